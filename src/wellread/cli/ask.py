@@ -1,0 +1,132 @@
+"""`wellread ask`: answer questions with cited passages."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from wellread.cli.output import json_option, say
+
+if TYPE_CHECKING:
+    from wellread.types import Answer
+
+
+@click.command()
+@click.argument("question", required=False)
+@click.option("--model", required=True, help="Folder of the model.")
+@click.option("--memory", default=None, help="Folder of the memory.")
+@click.option("--corpus", default=None, help="Folder of the corpus, for systems that read without a memory.")
+@click.option("--index", default=None, help="Folder of the search index; default: the one inside the memory.")
+@click.option("--system", default=None, help="Read the same weights as another system.")
+@click.option("--set", "settings", multiple=True, metavar="KEY=VALUE", help="Change an option of the system.")
+@click.option("--top-k", default=20, show_default=True, help="Passages retrieved.")
+@click.option("--beams", default=1, show_default=True, help="Beam width; 1 is greedy.")
+@click.option("--where", multiple=True, metavar="KEY=VALUE", help="Only passages with this metadata.")
+@click.option("--questions", "file", default=None, help="A file of questions (one a line, or jsonl); - for stdin.")
+@click.option("--show", default=3, show_default=True, help="Passages shown per answer.")
+@json_option
+def command(question: str | None, file: str | None, show: int, as_json: bool, **choice: Any) -> None:
+    """Answer a question, a file of questions, or (with neither) questions typed one by one.
+
+    \b
+    Examples:
+      wellread ask "Which planet is the largest?" --model model --memory memory
+      wellread ask --questions questions.txt --model model --memory memory --json
+      wellread ask --model model --memory memory
+    """
+    if question is not None and file is not None:
+        raise ValueError("both a question and --questions were given; give one of them.")
+    if choice["top_k"] < 1:
+        raise ValueError(f"top_k={choice['top_k']}; it must be at least 1.")
+    from wellread.config import parse_settings
+    from wellread.pipeline import open_pipeline
+
+    pipeline = open_pipeline(
+        model=choice["model"],
+        memory=choice["memory"],
+        corpus=choice["corpus"],
+        index=choice["index"],
+        system=choice["system"],
+        options=parse_settings(choice["settings"]),
+    )
+    where = parse_settings(choice["where"]) or None
+    for text in _questions(question, file):
+        answer = pipeline.ask([text], top_k=choice["top_k"], num_beams=choice["beams"], where=where)[0]
+        click.echo(json.dumps(as_mapping(text, answer), ensure_ascii=False) if as_json else as_text(text, answer, show))
+
+
+def _questions(question: str | None, file: str | None) -> Iterator[str]:
+    if question is not None:
+        yield question
+    elif file is not None:
+        lines = sys.stdin if file == "-" else open(file, encoding="utf8")
+        with lines:
+            yield from (_of_line(line) for line in lines if line.strip())
+    else:
+        yield from _typed()
+
+
+def _of_line(line: str) -> str:
+    if not line.lstrip().startswith("{"):
+        return line.strip()
+    row = json.loads(line)
+    if "question" not in row:
+        raise ValueError(f"the line {line.strip()[:60]!r} has no 'question'; give plain lines or jsonl with that key.")
+    return row["question"]
+
+
+def _typed() -> Iterator[str]:
+    say("Type a question and press return; an empty line ends.")
+    while True:
+        text = click.prompt("?", default="", show_default=False, prompt_suffix=" ", err=True).strip()
+        if not text:
+            return
+        yield text
+
+
+def as_mapping(question: str, answer: Answer) -> dict[str, Any]:
+    """An answer as the JSON object `ask --json` prints."""
+    return {
+        "question": question,
+        "answer": answer.text,
+        "passages": [
+            {
+                "id": item.id,
+                "title": item.title,
+                "score": item.score,
+                "text": item.text,
+                "kept": item.kept,
+                "share": item.share,
+                "span": item.span,
+            }
+            for item in answer.passages
+        ],
+        "log_likelihood": answer.log_likelihood,
+        "milliseconds": dict(answer.milliseconds),
+        "flops": answer.flops,
+    }
+
+
+def as_text(question: str, answer: Answer, show: int) -> str:
+    """An answer for people: the text, the passages it rests on, what it cost."""
+    lines = [f"Q: {question}", f"A: {answer.text or '(no answer)'}"]
+    for number, item in enumerate(answer.passages[:show], start=1):
+        lines.append(f"   [{number}] {item.share:4.0%} score {item.score:.2f}  {item.title or item.id}  ({item.id})")
+        lines.append(f"       {_shown(item.text, item.span)}")
+    spent = "  ".join(f"{name} {value:.0f} ms" for name, value in answer.milliseconds.items())
+    lines.append(f"   {spent}  {answer.flops / 1e9:.2f} GFLOPs")
+    return "\n".join(lines)
+
+
+def _shown(text: str, span: tuple[int, int] | None, width: int = 160) -> str:
+    """A piece of the passage around the answer, the answer in [brackets]."""
+    if span is None:
+        return text[:width] + ("..." if len(text) > width else "")
+    start = max(0, span[0] - width // 2)
+    end = min(len(text), span[1] + width // 2)
+    marked = f"{text[start : span[0]]}[{text[span[0] : span[1]]}]{text[span[1] : end]}"
+    return ("..." if start else "") + marked + ("..." if end < len(text) else "")

@@ -1,0 +1,86 @@
+"""wellread corpus: documents -> passages."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+from wellread.cli.output import emit, json_option, say
+
+SHOWN = 20  # problems listed on stderr
+
+HELP = """Read documents, cut them into passages and write a corpus.
+
+SOURCE is a file or a folder: JSON lines, JSON, CSV, TSV, Parquet, text, Markdown, HTML (plain, .gz or .zst),
+SQuAD, KILT and BEIR collections, folders saved by the datasets library, or another corpus.
+
+What cannot be read is skipped and listed with its file and line.
+
+\b
+Example:
+  wellread corpus notes/ --out corpora/notes
+  wellread corpus wiki.jsonl.gz --cut tokens --size 128 --tokenizer tokenizer.json --out corpora/wiki
+"""
+
+
+@click.command("corpus", help=HELP)
+@click.argument("sources", nargs=-1, required=True, metavar="SOURCE...", type=click.Path(path_type=Path))
+@click.option("--out", required=True, type=click.Path(path_type=Path), help="Folder of the new corpus.")
+@click.option("--format", "format_", metavar="NAME", help="Read all sources as this format instead of guessing.")
+@click.option(
+    "--cut",
+    default="auto",
+    show_default=True,
+    metavar="auto|words|tokens|paragraph|none",
+    help="How documents become passages. auto: keep rows that are passages already (they carry ids and nearly "
+    "all have at most 300 words), cut everything else by words.",
+)
+@click.option("--size", type=int, help="Words or tokens in a passage [100 words, 128 tokens, paragraphs of 300 words].")
+@click.option("--overlap", type=int, default=0, show_default=True, help="Words or tokens that passages share.")
+@click.option("--tokenizer", metavar="FILE", help="tokenizer.json for --cut tokens.")
+@click.option("--strict", is_flag=True, help="Stop at the first thing that cannot be read.")
+@click.option("--overwrite", is_flag=True, help="Replace the corpus that is in the folder.")
+@json_option
+def command(
+    sources: tuple[Path, ...],
+    out: Path,
+    format_: str | None,
+    cut: str,
+    size: int | None,
+    overlap: int,
+    tokenizer: str | None,
+    strict: bool,
+    overwrite: bool,
+    as_json: bool,
+) -> None:
+    from wellread.corpus import Cutting, ingest
+
+    report = ingest(
+        sources,
+        out,
+        cutting=Cutting(cut, size=size, overlap=overlap, tokenizer=tokenizer),
+        format=format_,
+        strict=strict,
+        overwrite=overwrite,
+    )
+    for problem in report.problems[:SHOWN]:
+        say(f"skipped {problem}")
+    if report.skipped > SHOWN:
+        say(f"and {report.skipped - SHOWN} more")
+    result = {
+        "passages": report.passages,
+        "documents": report.documents,
+        "skipped": report.skipped,
+        "duplicates": report.duplicates,
+        "repaired": report.repaired,
+        "seconds": round(report.seconds, 3),
+        "fingerprint": report.fingerprint,
+        "out": str(out),
+    }
+    human = (
+        f"{report.passages:,} passages from {report.documents:,} documents in {out} "
+        f"({report.skipped:,} skipped, {report.duplicates:,} duplicates, {report.repaired:,} repaired, "
+        f"{report.seconds:.1f} s)"
+    )
+    emit(result, as_json, human)

@@ -1,0 +1,66 @@
+"""`wellread init`: make an untrained reader."""
+
+from __future__ import annotations
+
+import click
+
+from wellread.cli.output import emit, json_option, say
+
+
+@click.command()
+@click.option("--out", required=True, help="Folder of the new model.")
+@click.option("--system", default="glimmer", show_default=True, help="The system; see wellread systems.")
+@click.option(
+    "--from",
+    "source",
+    default="default",
+    show_default=True,
+    help="A hub folder (T5 or BERT family), 'default' for the small pretrained encoder, or 'scratch'.",
+)
+@click.option("--corpus", default=None, help="With --from scratch: the corpus the tokenizer is trained on.")
+@click.option("--family", default="t5", type=click.Choice(["t5", "bert"]), help="With --from scratch.")
+@click.option("--vocabulary", default=8000, show_default=True, help="With --from scratch: tokens.")
+@click.option("--dim", default=256, show_default=True, help="With --from scratch: width.")
+@click.option("--layers", default=6, show_default=True, help="With --from scratch: encoder layers.")
+@click.option("--heads", default=4, show_default=True, help="With --from scratch: attention heads.")
+@click.option("--decoder-layers", default=3, show_default=True, help="Decoder layers (BERT family and scratch).")
+@click.option("--copy-head/--no-copy-head", default=True, help="A copy head over passage tokens.")
+@click.option("--set", "settings", multiple=True, metavar="KEY=VALUE", help="An option of the system.")
+@click.option("--frame", "frames", multiple=True, metavar="KEY=VALUE", help="An option of the frame.")
+@click.option("--seed", default=0, show_default=True, help="Seed of the new weights.")
+@json_option
+def command(out: str, system: str, settings: tuple[str, ...], frames: tuple[str, ...], as_json: bool, **choice) -> None:
+    """Make an untrained reader from a T5 checkpoint, from a BERT-family encoder, or from scratch.
+
+    \b
+    Example:
+      wellread init --system lumen --set live_share=0.33 --out model
+    """
+    from wellread.config import from_mapping, parse_settings
+    from wellread.model import build_model, save_model
+    from wellread.nn.building import build_from
+    from wellread.reading.frame import FrameConfig
+
+    texts = None
+    if choice["corpus"] is not None:
+        from wellread.corpus.store import Corpus
+
+        texts = (f"{item.title} {item.text}" for item in Corpus.open(choice["corpus"]))
+    say(f"building a reader from {choice['source']}")
+    reader, tokenizer = build_from(
+        choice["source"],
+        texts=texts,
+        family=choice["family"],
+        vocab_size=choice["vocabulary"],
+        dim=choice["dim"],
+        layers=choice["layers"],
+        heads=choice["heads"],
+        decoder_layers=choice["decoder_layers"],
+        copy_head=choice["copy_head"],
+        seed=choice["seed"],
+    )
+    frame = from_mapping(FrameConfig, parse_settings(frames), where="frame")
+    model = build_model(system, parse_settings(settings), reader, tokenizer, frame=frame)
+    save_model(out, model)
+    weights = sum(weight.numel() for weight in model.system.parameters())
+    emit({"out": out, "system": system, "parameters": weights}, as_json, f"{out}: {system}, {weights / 1e6:.1f} M weights")

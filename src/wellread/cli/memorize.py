@@ -1,0 +1,41 @@
+"""`wellread memorize`: read a corpus ahead and store what was understood."""
+
+from __future__ import annotations
+
+import click
+
+from wellread.cli.output import emit, json_option
+
+
+@click.command()
+@click.argument("corpus")
+@click.option("--model", required=True, help="Folder of the model that reads the corpus.")
+@click.option("--codec", default="bf16", show_default=True, help="How states are stored: bf16, int8, pq8, pq16.")
+@click.option("--out", required=True, help="Folder of the memory; an unfinished build in it is resumed.")
+@click.option("--retriever", default=None, help="Index kept in the memory: lexical, dense, hybrid, none.")
+@click.option("--batch-size", default=32, show_default=True, help="Passages encoded together.")
+@json_option
+def command(
+    corpus: str, model: str, codec: str, out: str, retriever: str | None, batch_size: int, as_json: bool
+) -> None:
+    """Read a corpus ahead; resumes after an interruption.
+
+    \b
+    Example:
+      wellread memorize corpus --model model --codec int8 --out memory
+    """
+    from dataclasses import asdict
+
+    from wellread.corpus.store import Corpus
+    from wellread.pipeline import load_model, memorize_corpus
+
+    report = memorize_corpus(
+        Corpus.open(corpus), load_model(model), out, codec=codec, retriever=retriever, batch_size=batch_size
+    )
+    human = (
+        f"{out}: {report.passages} passages, {report.tokens} tokens, {report.bytes / 2**20:.1f} MiB, "
+        f"{report.passages_per_second:.1f} passages/s"
+    )
+    if report.resumed_from:
+        human += f" (resumed from {report.resumed_from})"
+    emit({**asdict(report), "out": out}, as_json, human)

@@ -1,0 +1,36 @@
+"""Step 1: documents -> passages, and question files -> questions.
+
+files      bytes -> lines of text, plain or packed, in whatever encoding
+documents  the values inside this step: Document, Problem; a record (a row with named fields) -> Document
+readers    which files a source has and which reader each one gets
+json_files JSON lines, JSON, SQuAD
+csv_files  CSV, TSV
+tables     Parquet, Arrow, folders saved by the `datasets` library
+pages      plain text, Markdown, HTML
+cutting    Document -> passages, by words, tokens or paragraphs
+store      Corpus: a folder of passages, memory-mapped, looked up by id
+ingest     all of it in one call
+questions  question files of the usual layouts -> Question
+"""
+
+from wellread.corpus.cutting import Cutting
+from wellread.corpus.documents import Document, Problem
+from wellread.corpus.ingest import IngestReport, ingest
+from wellread.corpus.questions import iter_questions, read_qrels, read_questions
+from wellread.corpus.readers import FORMATS, read_documents
+from wellread.corpus.store import Corpus, CorpusWriter
+
+__all__ = [
+    "FORMATS",
+    "Corpus",
+    "CorpusWriter",
+    "Cutting",
+    "Document",
+    "IngestReport",
+    "Problem",
+    "ingest",
+    "iter_questions",
+    "read_documents",
+    "read_qrels",
+    "read_questions",
+]

@@ -1,0 +1,118 @@
+"""CSV and TSV files: their rows, and the documents in them."""
+
+from __future__ import annotations
+
+import csv
+from collections import deque
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from wellread.corpus.documents import TEXT_KEYS, Document, Problem, Row, documents_of
+from wellread.corpus.files import Line, read_lines
+
+__all__ = ["csv_rows", "read_csv"]
+
+HEADER_WITHIN = 100  # lines in which the header must come
+SPREAD = 10_000  # lines that one quoted row may spread over before its quote is taken for a mistake
+
+
+def read_csv(path: Path) -> Iterator[Document | Problem]:
+    return documents_of(csv_rows(path, wanted=TEXT_KEYS), str(path))
+
+
+def csv_rows(path: Path, *, wanted: tuple[str, ...]) -> Iterator[Row | Problem]:
+    """Rows of a CSV or TSV file as mappings. The header is the first line that names one of `wanted`.
+
+    A stray quote does not swallow the rows after it: where a quoted field does not close into a row of the
+    right width, its first line is reported and reading goes on with the second.
+    """
+    waiting: deque[Line | Problem] = deque()
+    source = read_lines(path, blank=True)
+    header: list[str] | None = None
+    delimiter = ","
+    early: list[Line] = []
+    while (line := waiting.popleft() if waiting else next(source, None)) is not None:
+        if isinstance(line, Problem):
+            yield line
+        elif not line.text.strip():
+            continue
+        elif header is None:
+            header, delimiter = _header(line.text, wanted)
+            if header is None:
+                early.append(line)
+            if len(early) == HEADER_WITHIN:
+                break
+        else:
+            yield _row(line, header, delimiter, waiting, source, str(path))
+    for line in early[: None if header else 1]:
+        reason = "comes before the header" if header else "is no header: no column is named"
+        yield Problem(str(path), line.number, f"{reason} {'' if header else ' or '.join(wanted)}".rstrip())
+
+
+def _header(text: str, wanted: tuple[str, ...]) -> tuple[list[str] | None, str]:
+    for delimiter in ("\t", ",", ";"):
+        names = [name.strip().strip('"').lower() for name in text.split(delimiter)]
+        if any(name in wanted for name in names):
+            return names, delimiter
+    return None, ","
+
+
+def _fields(text: str, delimiter: str) -> list[str] | None:
+    """The fields of one row; None where a quoted field is still open; ValueError where quotes are misused."""
+    # The limit is the process's own; the default of 128 Ki would turn long documents into errors.
+    csv.field_size_limit(max(csv.field_size_limit(), 1 << 30))
+    try:
+        return next(csv.reader([text], delimiter=delimiter, strict=True), [])
+    except csv.Error as error:
+        if "unexpected end of data" in str(error):
+            return None
+        if delimiter == "\t":  # TSV is often written without quoting, so a quote may be just a letter
+            return text.split("\t")
+        raise ValueError(str(error)) from None
+
+
+def _row(
+    line: Line,
+    header: list[str],
+    delimiter: str,
+    waiting: deque[Line | Problem],
+    source: Iterator[Line | Problem],
+    file: str,
+) -> Row | Problem:
+    fields, taken, reason = _gather(line, header, delimiter, waiting, source)
+    if fields is None:
+        waiting.extendleft(reversed(taken))
+        return Problem(file, line.number, reason)
+    repaired = line.repaired or any(item.repaired for item in taken)
+    return Row(dict(zip(header, fields)), line.number, repaired)
+
+
+def _gather(
+    line: Line, header: list[str], delimiter: str, waiting: deque, source: Iterator
+) -> tuple[list[str] | None, list[Any], str]:
+    """The fields of the row that starts at `line`, the lines taken after it, and why it is no row."""
+    taken: list[Line | Problem] = []
+    text = line.text
+    pieces = [text]
+    while True:
+        try:
+            fields = _fields(text, delimiter)
+        except ValueError as error:
+            return None, taken, f"is not CSV: {error}"
+        if fields is not None and len(fields) == len(header):
+            return fields, taken, ""
+        if fields is not None:
+            return None, taken, f"has {len(fields)} columns; the header has {len(header)}"
+        if delimiter == "\t" and text.count("\t") == len(header) - 1 and not taken:
+            return text.split("\t"), taken, ""
+        while True:  # only a line with a quote can close the field, so only such lines are worth a new try
+            extra = waiting.popleft() if waiting else next(source, None)
+            if extra is None or isinstance(extra, Problem) or len(taken) >= SPREAD:
+                taken.extend([extra] if extra is not None else [])
+                return None, taken, "opens a quote that is never closed"
+            taken.append(extra)
+            pieces.append(extra.text)
+            if '"' in extra.text:
+                break
+        text = "\n".join(pieces)

@@ -1,0 +1,324 @@
+"""Question files of the usual layouts -> Question.
+
+Rows (JSON lines, JSON, CSV, TSV, Parquet, saved `datasets` folders) are understood by the names of their
+fields, which covers our own files, NQ-open, TriviaQA, WebQuestions, KILT, DPR and fact checking; SQuAD and
+BEIR have layouts of their own.
+"""
+
+from __future__ import annotations
+
+import ast
+import json
+import re
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from wellread.corpus.cutting import content_id
+from wellread.corpus.csv_files import csv_rows
+from wellread.corpus.documents import Problem, Row, first_of
+from wellread.corpus.files import clean, peek_text, read_lines
+from wellread.corpus.json_files import json_rows, jsonl_rows, squad_paragraphs
+from wellread.corpus.readers import beir_file, parts_of, stem_and_suffix
+from wellread.corpus.tables import saved_folders, saved_rows, table_rows
+from wellread.types import Question
+
+__all__ = ["QUESTION_KEYS", "iter_questions", "read_qrels", "read_questions"]
+
+# field -> the task that a row with this field asks for, unless it says itself
+QUESTION_KEYS = {
+    "question": "qa",
+    "claim": "claim",
+    "query": "qa",
+    "input": "qa",
+    "Question": "qa",
+    "utterance": "qa",
+    "qText": "qa",
+}
+ANSWER_KEYS = ("answers", "answer", "label", "output", "Answer", "targetValue")
+POSITIVE_KEYS = ("positive", "positives", "positive_ids", "positive_ctxs")
+QUESTION_ID_KEYS = ("id", "_id", "qid", "question_id", "QuestionId", "qId")
+INNER_ID_KEYS = ("passage_id", "id", "wikipedia_id", "psg_id")
+
+
+def read_questions(
+    path: str | Path,
+    *,
+    split: str | None = None,
+    task: str | None = None,
+    problems: list[Problem] | None = None,
+) -> list[Question]:
+    """All questions of a file or folder, in order.
+
+    split: only those of this part (a `split` field, a split of a saved dataset, qrels of this name in a BEIR
+    folder, files of this name in a folder). task: the task of rows that name none.
+    problems: receives what could not be read; without it the first such row raises ValueError, which names
+    file and line. ValueError too where nothing comes out.
+    """
+    questions: list[Question] = []
+    met: list[Problem] = []
+    for item in iter_questions(path, split=split, task=task):
+        if isinstance(item, Question):
+            questions.append(item)
+            continue
+        if problems is None:
+            raise ValueError(f"{item}. Mend it, or give problems=[] to collect such rows and go on.")
+        met.append(item)
+    if problems is not None:
+        problems.extend(met)
+    if not questions:
+        part = f" with split={split!r}" if split else ""
+        reason = f"; the first problem: {met[0]}" if met else ""
+        fields = ", ".join(QUESTION_KEYS)
+        raise ValueError(f"no question{part} came out of {path}; rows need one of the fields {fields}{reason}.")
+    return questions
+
+
+def iter_questions(
+    path: str | Path, *, split: str | None = None, task: str | None = None
+) -> Iterator[Question | Problem]:
+    """Questions one by one, with a Problem for each row that holds none."""
+    seen: Counter[str] = Counter()
+    for part in parts_of(path):
+        if isinstance(part, Problem):
+            yield part
+            continue
+        place, layout, root = part
+        if split and place.is_file() and root == Path(path) and split not in _words(place):
+            continue
+        for item in _LAYOUTS.get(layout, _unreadable)(place, split, task):
+            if isinstance(item, Question) and not item.id:
+                yield _named(item, seen)
+            else:
+                yield item
+
+
+def read_qrels(path: str | Path) -> dict[str, dict[str, int]]:
+    """Relevance judgements: question id -> passage id -> grade.
+
+    Reads BEIR (query-id, corpus-id, score, with a header) and TREC (query, 0, passage, grade) files.
+    """
+    judged: dict[str, dict[str, int]] = {}
+    for line in read_lines(Path(path)):
+        if isinstance(line, Problem):
+            raise ValueError(f"{line}.")
+        fields = line.text.split("\t") if "\t" in line.text else line.text.split()
+        if line.number == 1 and not fields[-1].lstrip("-").isdigit():
+            continue  # the header
+        if len(fields) not in (3, 4) or not fields[-1].strip().lstrip("-").isdigit():
+            raise ValueError(
+                f"{path}:{line.number}: {line.text[:80]!r} is no judgement; "
+                "a line needs query-id, corpus-id and score (BEIR), or query, 0, passage, grade (TREC)."
+            )
+        judged.setdefault(fields[0], {})[fields[-2]] = int(fields[-1])
+    return judged
+
+
+# -- rows ------------------------------------------------------------------------------------------------
+
+
+def _rows_reader(read: Any) -> Any:
+    def questions(path: Path, split: str | None, task: str | None) -> Iterator[Question | Problem]:
+        carried: set[str] = set()
+        for row in read(path):
+            if isinstance(row, Problem):
+                yield row
+                continue
+            own = row.value.get("split") if isinstance(row.value, Mapping) else None
+            carried.add(str(own))
+            if split is None or own == split or (own is None and split in _words(path)):
+                yield _question(row, str(path), task)
+        if split and split not in carried and split not in _words(path) and carried:
+            found = ", ".join(sorted(carried - {"None"})) or "no split field"
+            raise ValueError(f"split={split!r} is not in {path}; it has: {found}.")
+
+    return questions
+
+
+def _words(path: Path) -> list[str]:
+    """The words of a file name: nq_open_dev.jsonl.gz -> nq, open, dev."""
+    return re.split(r"[-_.\s]+", stem_and_suffix(path)[0])
+
+
+def _question(row: Row, file: str, task: str | None) -> Question | Problem:
+    record = row.value
+    if not isinstance(record, Mapping):
+        return Problem(file, row.line, "is not an object with named fields")
+    key = first_of(record, tuple(QUESTION_KEYS))
+    if key is None and "_id" in record:
+        key = first_of(record, ("text",))  # BEIR
+    text = record.get(key) if key else None
+    if isinstance(text, Mapping):  # Natural Questions in its long form
+        text = text.get("text")
+    if not isinstance(text, str) or not text.strip():
+        found = ", ".join(str(name) for name in list(record)[:8]) or "none"
+        wanted = ", ".join(QUESTION_KEYS)
+        return Problem(file, row.line, f"holds no question (fields: {found}); one of {wanted} is needed")
+    answer = first_of(record, ANSWER_KEYS)
+    positive = first_of(record, POSITIVE_KEYS)
+    name = first_of(record, QUESTION_ID_KEYS)
+    kind = record.get("task")
+    used = {key, answer, positive, name, "task" if isinstance(kind, str) else None}
+    guessed = "slot" if "[SEP]" in text else QUESTION_KEYS.get(key, "qa")
+    output = record[answer] if answer else ()
+    return Question(
+        id=str(record[name]) if name else "",
+        text=clean(text)[0].strip(),
+        answers=_unique(clean(item)[0] for item in _answers(output, answer)),
+        positive=_unique(_ids(record[positive]) if positive else _provenance(output)),
+        task=kind if isinstance(kind, str) and kind else task or guessed,
+        metadata={str(field): value for field, value in record.items() if field not in used and value is not None},
+    )
+
+
+def _named(question: Question, seen: Counter[str]) -> Question:
+    """A question without an id is named after its text, with a number where the text comes again."""
+    from dataclasses import replace
+
+    base = f"q-{content_id('', question.text)}"
+    seen[base] += 1
+    return replace(question, id=base if seen[base] == 1 else f"{base}-{seen[base]}")
+
+
+def _unique(items: Iterable[str]) -> tuple[str, ...]:
+    return tuple(dict.fromkeys(item for item in items if item.strip()))
+
+
+def _answers(value: Any, key: str | None) -> Iterator[str]:
+    """All answer texts in a field, however it is nested."""
+    if isinstance(value, str):
+        yield from _listed(value, key)
+    elif isinstance(value, (bool, int, float)):
+        yield str(value)
+    elif isinstance(value, Mapping):
+        for inner in ("Value", "value", "answer", "text", "Aliases", "aliases"):
+            yield from _answers(value.get(inner), None)
+    elif isinstance(value, (list, tuple)):
+        for item in value:
+            yield from _answers(item, None)
+
+
+_DESCRIPTION = re.compile(r'\(description (?:"((?:[^"\\]|\\.)*)"|([^()"]+))\)')
+
+
+def _listed(text: str, key: str | None) -> Iterator[str]:
+    """An answer, or a list of them written as text: (list (description "a")) of WebQuestions, ["a"] in CSV."""
+    if key == "targetValue":
+        yield from (quoted or bare for quoted, bare in _DESCRIPTION.findall(text))
+        return
+    if key and text.startswith("[") and text.endswith("]"):
+        for parse in (json.loads, ast.literal_eval):
+            try:
+                value = parse(text)
+            except (ValueError, SyntaxError, RecursionError, MemoryError):
+                continue
+            yield from _answers(value, None)
+            return
+    yield text
+
+
+def _ids(value: Any) -> Iterator[str]:
+    for item in value if isinstance(value, (list, tuple)) else [value]:
+        if isinstance(item, Mapping):
+            key = first_of(item, INNER_ID_KEYS)
+            item = item[key] if key else None
+        if item is not None:
+            yield str(item)
+
+
+def _provenance(output: Any) -> Iterator[str]:
+    """KILT: the pages that its answers come from."""
+    for item in output if isinstance(output, list) else []:
+        for place in (item.get("provenance") or []) if isinstance(item, Mapping) else []:
+            if isinstance(place, Mapping) and place.get("wikipedia_id") is not None:
+                yield str(place["wikipedia_id"])
+
+
+# -- layouts ---------------------------------------------------------------------------------------------
+
+
+def _csv_questions(path: Path) -> Iterator[Row | Problem]:
+    """CSV and TSV with a header; DPR's files of two columns have none."""
+    first = peek_text(path).split("\n", 1)[0].rstrip()
+    if "\t" in first and first.partition("\t")[2].startswith(("[", '"[')):
+        for line in read_lines(path):
+            if isinstance(line, Problem):
+                yield line
+                continue
+            text, _, answers = line.text.partition("\t")
+            if answers.startswith('"') and answers.endswith('"'):
+                answers = answers[1:-1].replace('""', '"')
+            yield Row({"question": text, "answers": answers}, line.number, line.repaired)
+    else:
+        yield from csv_rows(path, wanted=tuple(QUESTION_KEYS))
+
+
+def _squad(path: Path, split: str | None, task: str | None) -> Iterator[Question | Problem]:
+    for found in squad_paragraphs(path):
+        if isinstance(found, Problem):
+            yield found
+            continue
+        title, text, questions, repaired = found
+        for number, question in enumerate(questions, start=1):
+            made = _question(Row(question, 0, repaired), str(path), task)
+            if isinstance(made, Problem):
+                yield Problem(str(path), 0, f"question {number} of a paragraph of {title!r} {made.reason}")
+                continue
+            metadata = {key: value for key, value in made.metadata.items() if key != "plausible_answers"}
+            yield Question(
+                made.id, made.text, made.answers, (content_id(title, text),), made.task, {**metadata, "title": title}
+            )
+
+
+def _beir(path: Path, split: str | None, task: str | None) -> Iterator[Question | Problem]:
+    """Queries with their judged passages; `metadata["relevance"]` holds the grades, where a positive grade
+    makes a passage positive. With a split, only the queries that it judges."""
+    file = beir_file(path, "queries")
+    if file is None:
+        yield Problem(str(path), 0, "is a BEIR folder without queries.jsonl")
+        return
+    files = {item.stem.removeprefix("qrels_"): item for item in (*path.glob("qrels/*.tsv"), *path.glob("qrels_*.tsv"))}
+    if split is not None and split not in files:
+        raise ValueError(f"split={split!r} is not in {path}; it has: {', '.join(sorted(files)) or 'no qrels'}.")
+    judged: dict[str, dict[str, int]] = {}
+    for name in [split] if split else sorted(files):
+        for query, grades in read_qrels(files[name]).items():
+            judged.setdefault(query, {}).update(grades)
+    for row in jsonl_rows(file):
+        made = row if isinstance(row, Problem) else _question(row, str(file), task)
+        if isinstance(made, Problem):
+            yield made
+        elif made.id in judged or split is None:
+            grades = judged.get(made.id, {})
+            positive = tuple(name for name, grade in grades.items() if grade > 0)
+            metadata = {**made.metadata, "relevance": grades}
+            yield Question(made.id, made.text, made.answers, positive, made.task, metadata)
+
+
+def _saved(path: Path, split: str | None, task: str | None) -> Iterator[Question | Problem]:
+    folders = saved_folders(path)
+    names = [name for _, name in folders if name]
+    if split is not None and split not in names:
+        raise ValueError(f"split={split!r} is not in {path}; it has: {', '.join(names) or 'no splits'}.")
+    for folder, name in folders:
+        for row in saved_rows(folder) if split in (None, name) else ():
+            yield row if isinstance(row, Problem) else _question(row, str(folder), task)
+
+
+def _unreadable(path: Path, split: str | None, task: str | None) -> Iterator[Question | Problem]:
+    yield Problem(str(path), 0, "is no question file; give JSON lines, JSON, CSV, TSV, Parquet, SQuAD or BEIR")
+
+
+_LAYOUTS = {
+    "jsonl": _rows_reader(jsonl_rows),
+    "json": _rows_reader(json_rows),
+    "csv": _rows_reader(_csv_questions),
+    "tsv": _rows_reader(_csv_questions),
+    "text": _rows_reader(_csv_questions),
+    "parquet": _rows_reader(table_rows),
+    "arrow": _rows_reader(table_rows),
+    "squad": _squad,
+    "beir": _beir,
+    "datasets": _saved,
+}

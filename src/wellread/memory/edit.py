@@ -1,0 +1,124 @@
+"""Add and replace passages of a finished memory, without a rebuild."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+import torch
+from tqdm import tqdm
+
+from wellread.memory import table
+from wellread.memory.build import Encode, encode_rows
+from wellread.memory.fingerprint import Fingerprint, check
+from wellread.memory.manifest import Manifest, locked, writing
+from wellread.memory.rows import batched
+from wellread.memory.store import Memory
+from wellread.types import Passage
+
+__all__ = ["EditReport", "add", "update"]
+
+
+@dataclass(frozen=True, slots=True)
+class EditReport:
+    """What an edit did. unchanged: passages that were there already, word for word."""
+
+    added: int
+    replaced: int
+    unchanged: int
+    passages: int
+    tokens: int
+
+
+def add(
+    memory: Memory,
+    passages: Iterable[Passage],
+    encode: Encode,
+    fingerprint: Fingerprint,
+    *,
+    progress: bool = True,
+) -> EditReport:
+    """Append passages. Those already there word for word are skipped, so a killed `add` can be run again.
+
+    ValueError if an id is there with another text (use `update`), or if the model is another one.
+    """
+    return _edit(memory, passages, encode, fingerprint, replacing=False, progress=progress)
+
+
+def update(
+    memory: Memory,
+    passages: Iterable[Passage],
+    encode: Encode,
+    fingerprint: Fingerprint,
+    *,
+    progress: bool = True,
+) -> EditReport:
+    """Replace passages of the same ids; the new rows stand at the end. Unchanged ones are left alone.
+
+    ValueError if an id is not there (use `add`), or if the model is another one.
+    """
+    return _edit(memory, passages, encode, fingerprint, replacing=True, progress=progress)
+
+
+def _edit(
+    memory: Memory,
+    passages: Iterable[Passage],
+    encode: Encode,
+    fingerprint: Fingerprint,
+    *,
+    replacing: bool,
+    progress: bool,
+) -> EditReport:
+    check(memory.fingerprint, fingerprint)
+    with locked(memory.path), torch.no_grad():
+        with writing(memory.path):
+            manifest = table.recover(memory.path, Manifest.read(memory.path))
+        if not manifest.complete:
+            raise ValueError(f"memory {memory.path} is not finished; run `wellread memorize` to its end first.")
+        memory.refresh()
+        wanted, unchanged = _changes(memory, passages, replacing)
+        with tqdm(total=len(wanted), unit="passage", disable=not progress) as bar:
+            for group in batched(wanted, manifest.build.commit_every):
+                batches = encode_rows(group, encode, memory.codec, manifest, bar)
+                old = [item.id for item in group] if replacing else []
+                with writing(memory.path):
+                    manifest = table.commit(memory.path, manifest, batches, remove_ids=old)
+    memory.refresh()
+    done = len(wanted)
+    added, replaced = (0, done) if replacing else (done, 0)
+    return EditReport(added, replaced, unchanged, manifest.passages, manifest.tokens)
+
+
+def _changes(memory: Memory, passages: Iterable[Passage], replacing: bool) -> tuple[list[Passage], int]:
+    """The passages to write, and how many are there already. All mistakes are found before any encoding."""
+    wanted: dict[str, Passage] = {}
+    unchanged = 0
+    for group in batched(passages, 1024):
+        there = [item.id for item in group if item.id in memory]
+        stored = dict(zip(there, memory.passages(there)))
+        for passage in group:
+            if passage.id in wanted:
+                raise ValueError(f"passage id={passage.id!r} comes twice; every passage needs an id of its own.")
+            old = stored.get(passage.id)
+            if old is not None and _same(old, passage):
+                unchanged += 1
+            elif replacing and old is None:
+                raise ValueError(
+                    f"passage id={passage.id!r} is not in memory {memory.path}; "
+                    "put it there with `wellread memory add`."
+                )
+            elif not replacing and old is not None:
+                raise ValueError(
+                    f"passage id={passage.id!r} is in memory {memory.path} with another text; "
+                    "replace it with `wellread memory update`."
+                )
+            else:
+                wanted[passage.id] = passage
+    return list(wanted.values()), unchanged
+
+
+def _same(stored: Passage, given: Passage) -> bool:
+    names = ("title", "text", "source")
+    return all(getattr(stored, name) == getattr(given, name) for name in names) and dict(stored.metadata) == dict(
+        given.metadata
+    )

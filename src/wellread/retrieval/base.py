@@ -1,0 +1,94 @@
+"""The contract of a retriever, and what all of them check in the same way.
+
+A retriever is built over passages into a directory, opened from it, asked with probes, and kept up to date
+with `add` and `delete`. Adding and deleting give the same results as building anew from what is left.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any, ClassVar, Self
+
+from wellread.config import from_mapping
+from wellread.types import Candidates, Passage, Probe
+
+__all__ = ["Retriever", "words_of"]
+
+
+class Retriever(ABC):
+    """Probe -> candidates over one set of passages.
+
+    name: the name in `RETRIEVERS`. Options: a frozen dataclass with the options of `build`; they are kept in
+    the index, so `open` needs none.
+    """
+
+    name: ClassVar[str]
+    Options: ClassVar[type]
+
+    @classmethod
+    def build(cls, passages: Iterable[Passage], out: str | Path, *, overwrite: bool = False, **options) -> Self:
+        """Index the passages into the directory `out` and open the result.
+
+        overwrite: replace the index that is in `out`; without it a finished index is refused.
+        options: the fields of `cls.Options`. Errors: ValueError for unknown or bad options, a used directory,
+        and passages that share an id.
+        """
+        chosen = from_mapping(cls.Options, options, where=cls.name)
+        return cls._build(passages, Path(out), chosen, overwrite)
+
+    @classmethod
+    @abstractmethod
+    def _build(cls, passages: Iterable[Passage], out: Path, options: Any, overwrite: bool) -> Self:
+        """Index the passages into `out`."""
+
+    @classmethod
+    @abstractmethod
+    def open(cls, directory: str | Path) -> Self:
+        """Open an index; large arrays are memory-mapped."""
+
+    @abstractmethod
+    def __len__(self) -> int:
+        """The number of passages that can be found."""
+
+    @property
+    @abstractmethod
+    def fingerprint(self) -> str:
+        """A digest of the set of passages: equal for equal sets, however they came to be."""
+
+    def search(
+        self, probes: Sequence[Probe], *, top_k: int, where: Mapping[str, Any] | None = None
+    ) -> list[Candidates]:
+        """The best `top_k` candidates of every probe, best first; equal scores in index order.
+
+        where: only passages whose metadata match, such as {"topic": "planet"}; a list means any of its
+        values; "source" is the passage's source unless the metadata have that key. Filtering comes before
+        ranking: `top_k` matching passages are returned where so many exist. Lexical search returns only
+        passages that share a word with the probe, so there may be fewer.
+        Errors: ValueError for top_k < 1, probes without what this retriever needs, unknown metadata keys.
+        """
+        if isinstance(probes, Probe):
+            raise ValueError("search got a single Probe; give a list of probes.")
+        if top_k < 1:
+            raise ValueError(f"top_k={top_k} is too small; it must be at least 1.")
+        return self._search(list(probes), top_k, dict(where or {})) if probes else []
+
+    @abstractmethod
+    def _search(self, probes: list[Probe], top_k: int, where: dict[str, Any]) -> list[Candidates]:
+        """Search with checked arguments."""
+
+    @abstractmethod
+    def add(self, passages: Iterable[Passage]) -> int:
+        """Add passages and say how many; ValueError where an id is already in the index."""
+
+    @abstractmethod
+    def delete(self, ids: Iterable[str]) -> int:
+        """Delete passages and say how many; ValueError where an id is not in the index."""
+
+
+def words_of(probe: Probe, retriever: str) -> str:
+    """The words of a probe; ValueError where it has vectors only."""
+    if probe.words is None:
+        raise ValueError(f"the probe has vectors but no words; {retriever} search needs words.")
+    return probe.words

@@ -1,0 +1,129 @@
+"""Hybrid search: the rankings of two or more retrievers, joined by reciprocal rank fusion.
+
+    score(p) = sum over retrievers r that found p: 1 / (rank_constant + rank of p in r), ranks from 1
+
+(Cormack, Clarke and Buettcher 2009; rank_constant = 60.) Each part is an index of its own in a folder of the
+hybrid index.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections import defaultdict
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Self
+
+from wellread.config import from_mapping, require, to_mapping
+from wellread.retrieval import RETRIEVERS, open_index
+from wellread.retrieval.base import Retriever
+from wellread.retrieval.manifest import prepare, read_manifest, write_manifest
+from wellread.types import Candidates, Passage, Probe
+
+__all__ = ["HybridOptions", "HybridRetriever", "fuse"]
+
+
+@dataclass(frozen=True)
+class HybridOptions:
+    """parts: names of the retrievers to join. rank_constant: how little the first ranks stand out.
+    depth: candidates asked of each part, at least; `top_k` where that is more."""
+
+    parts: tuple[str, ...] = ("lexical", "dense")
+    rank_constant: float = 60.0
+    depth: int = 100
+
+    def __post_init__(self) -> None:
+        require(len(set(self.parts)) >= 2, f"parts={self.parts!r} is too few; name two retrievers or more.")
+        require(self.rank_constant > 0, f"rank_constant={self.rank_constant} must be above 0 (60 is usual).")
+        require(self.depth >= 1, f"depth={self.depth} is too small; it must be at least 1.")
+
+
+class HybridRetriever(Retriever):
+    """Reciprocal rank fusion of the parts. Scores are sums of 1 / (rank_constant + rank)."""
+
+    name = "hybrid"
+    Options = HybridOptions
+
+    def __init__(self, parts: Sequence[Retriever], options: HybridOptions | None = None) -> None:
+        self.parts = list(parts)
+        self.options = options or HybridOptions(parts=tuple(part.name for part in parts))
+        prints = {part.name: part.fingerprint for part in self.parts}
+        if len(set(prints.values())) > 1:
+            sizes = ", ".join(f"{part.name} {len(part)}" for part in self.parts)
+            raise ValueError(f"the parts hold different passages ({sizes}); build the hybrid index again.")
+
+    @classmethod
+    def build(cls, passages: Iterable[Passage], out: str | Path, *, overwrite: bool = False, **options: Any) -> Self:
+        """As `Retriever.build`; options of a part, such as `encoder`, go to every part that has them.
+
+        After a kill, the same call goes on where it was (a part that resumes) or starts again.
+        """
+        chosen, for_parts = _share_out(options)
+        # The parts read the passages one after the other; an iterator could be read only once.
+        again = list(passages) if iter(passages) is passages else passages
+        out = Path(out)
+        prepare(out, overwrite, expected=chosen.parts)
+        for name, part_options in for_parts.items():
+            RETRIEVERS[name].build(again, out / name, overwrite=True, **part_options)
+        write_manifest(out, {"retriever": cls.name, "options": to_mapping(chosen)})
+        return cls.open(out)
+
+    @classmethod
+    def _build(cls, passages: Iterable[Passage], out: Path, options: HybridOptions, overwrite: bool) -> Self:
+        raise AssertionError("build shares the options out itself")
+
+    @classmethod
+    def open(cls, directory: str | Path) -> Self:
+        chosen = from_mapping(HybridOptions, read_manifest(directory)["options"], where=cls.name)
+        return cls([open_index(Path(directory) / name) for name in chosen.parts], chosen)
+
+    def __len__(self) -> int:
+        return len(self.parts[0])
+
+    @property
+    def fingerprint(self) -> str:
+        return self.parts[0].fingerprint
+
+    def _search(self, probes: list[Probe], top_k: int, where: dict[str, Any]) -> list[Candidates]:
+        depth = max(top_k, self.options.depth)
+        rankings = [part.search(probes, top_k=depth, where=where) for part in self.parts]
+        return [fuse(found, rank_constant=self.options.rank_constant).top(top_k) for found in zip(*rankings)]
+
+    def add(self, passages: Iterable[Passage]) -> int:
+        again = list(passages)
+        for part in self.parts:
+            part.add(again)
+        return len(again)
+
+    def delete(self, ids: Iterable[str]) -> int:
+        again = list(dict.fromkeys(ids))
+        for part in self.parts:
+            part.delete(again)
+        return len(again)
+
+
+def fuse(rankings: Iterable[Candidates], *, rank_constant: float = 60.0) -> Candidates:
+    """Reciprocal rank fusion of several rankings of one probe; equal scores in order of first appearance."""
+    scores: dict[str, float] = defaultdict(float)
+    for ranking in rankings:
+        for rank, name in enumerate(ranking.ids, start=1):
+            scores[name] += 1 / (rank_constant + rank)
+    order = sorted(scores, key=scores.__getitem__, reverse=True)
+    return Candidates(tuple(order), tuple(scores[name] for name in order))
+
+
+def _share_out(options: dict[str, Any]) -> tuple[HybridOptions, dict[str, dict[str, Any]]]:
+    """Options -> the hybrid's own, and per part those that it has. ValueError for options nobody has."""
+    parts = options.get("parts", HybridOptions.parts)
+    fields = {name: _field_names(RETRIEVERS[name].Options) for name in parts}
+    taken = frozenset().union(*fields.values())
+    own = {key: value for key, value in options.items() if key not in taken}
+    chosen = from_mapping(HybridOptions, own, where=HybridRetriever.name)
+    return chosen, {
+        name: {key: value for key, value in options.items() if key in names} for name, names in fields.items()
+    }
+
+
+def _field_names(kind: type) -> frozenset[str]:
+    return frozenset(item.name for item in dataclasses.fields(kind))

@@ -1,0 +1,17 @@
+"""The table of systems: one paper, one file, one line here."""
+
+from __future__ import annotations
+
+from wellread.registry import Registry
+
+__all__ = ["SYSTEMS"]
+
+SYSTEMS = Registry(
+    "system",
+    {
+        "fid": "wellread.systems.fid:FiD",
+        "memory_fid": "wellread.systems.memory_fid:MemoryFiD",
+        "lumen": "wellread.systems.lumen:Lumen",
+        "glimmer": "wellread.systems.glimmer:Glimmer",
+    },
+)

@@ -1,0 +1,123 @@
+"""The contract of a system.
+
+Five verbs: `remember` (what is stored per passage), `seek` (what a retriever is given), `read` (what the
+decoder attends to), `generate` and `log_likelihood` (text and its probability), `losses` (named scalars). No
+verb keeps state between calls; what others may want is returned by name.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, ClassVar
+
+from torch import nn
+
+from wellread.reading.decoding import Generated
+from wellread.types import CandidateBatch, Inputs, Reading, TrainingBatch
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+__all__ = ["Paper", "Remembered", "Search", "System"]
+
+Search = Callable[["Tensor"], CandidateBatch]
+"""Vectors [batch, probes, dim] -> candidates, for systems that retrieve while they generate."""
+
+
+@dataclass(frozen=True, slots=True)
+class Paper:
+    """Where a system comes from."""
+
+    title: str
+    authors: str
+    year: int
+    arxiv: str
+
+
+@dataclass(frozen=True, slots=True)
+class Remembered:
+    """What is stored per passage; every part is optional.
+
+    states: [passages, stored, dim]. mask: [passages, stored] bool. keys: [passages, dim].
+    """
+
+    states: Tensor | None = None
+    mask: Tensor | None = None
+    keys: Tensor | None = None
+
+
+class System(nn.Module, ABC):
+    """A retrieval-augmented model: the five verbs over tensors."""
+
+    paper: ClassVar[Paper]
+    Config: ClassVar[type]
+    config: Any
+    ordered: ClassVar[bool] = False
+    """Whether the order of the candidates is allowed to change the answer."""
+
+    @property
+    @abstractmethod
+    def stores(self) -> frozenset[str]:
+        """What a memory of this system holds per passage: of "tokens", "states", "keys"."""
+
+    @property
+    def bound_to(self) -> frozenset[str]:
+        """The parts of a memory's fingerprint this system must agree with."""
+        if self.stores == {"tokens"}:
+            return frozenset({"tokenizer", "template"})
+        return frozenset({"tokenizer", "template", "encoder", "cut"})
+
+    @abstractmethod
+    def memory_weights(self) -> Mapping[str, Tensor]:
+        """The weights that decide what is stored; their hash binds a memory to this model."""
+
+    @abstractmethod
+    def remember(self, tokens: Tensor, mask: Tensor) -> Remembered:
+        """Passages [passages, tokens] -> what is stored of each."""
+
+    def seek(self, inputs: Inputs) -> Tensor | None:
+        """Questions -> vectors [batch, probes, dim]; None where the words of the question are the probe."""
+        return None
+
+    @abstractmethod
+    def read(self, inputs: Inputs, candidates: CandidateBatch) -> Reading:
+        """What the decoder attends to, with scores per candidate where the system has its own."""
+
+    @abstractmethod
+    def generate(
+        self,
+        inputs: Inputs,
+        candidates: CandidateBatch,
+        *,
+        max_tokens: int,
+        num_beams: int = 1,
+        reading: Reading | None = None,
+        search: Search | None = None,
+    ) -> Generated:
+        """Answers. `reading` saves a second `read`; `search` is for systems that retrieve as they write."""
+
+    @abstractmethod
+    def shares(self, reading: Reading, written: Generated, candidates: CandidateBatch) -> Tensor:
+        """How much each candidate gave to an answer: [batch, passages], summing to 1."""
+
+    @abstractmethod
+    def log_likelihood(
+        self,
+        inputs: Inputs,
+        candidates: CandidateBatch,
+        target: Tensor,
+        target_mask: Tensor,
+        *,
+        per_passage: bool = False,
+    ) -> Tensor:
+        """log p(target): [batch], or [batch, passages] with each passage read alone."""
+
+    @abstractmethod
+    def losses(self, batch: TrainingBatch) -> dict[str, Tensor]:
+        """Named scalars; the training loop sums them."""
+
+    def parts(self) -> dict[str, list[str]]:
+        """Named groups of weights (state dict prefixes) that transfer between runs."""
+        return {}

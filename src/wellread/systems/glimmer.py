@@ -1,0 +1,205 @@
+"""GLIMMER: a memory reader whose first live layers also rerank, so that few passages are read to the end.
+
+Paper: de Jong et al., "GLIMMER: generalized late-interaction memory reranker" (2023), arXiv 2306.10231.
+
+    H_i  = [MemEnc(Q); MemEnc(Passage_i)]                      -> LiveSystem.pairs (section 3.1)
+    H'_i = LiveEncA(H_i)                                       -> Glimmer._first_stage
+    R_j  = H'_i such that Rank[Score(H'_i)] = j                -> Glimmer.score, keep_best
+    G    = Dec[Q; LiveEncB(R_1); ... LiveEncB(R_m)]            -> Glimmer.read
+    L_pdist = KL(p_rank, p_LM)                                 -> losses.perplexity_distillation (section 3.2)
+
+Letters: alpha -> live_share, beta -> rerank_share, k -> top_k, m -> keep, tau -> distillation_temperature.
+
+The memory encoder is trained, over all tasks at once, and also reads the question.
+
+Differences: while answering, a first-token score needs one row of the last layer of LiveEncA, so that layer is
+run in full only for the passages that are kept; the function is the same, the reranking cheaper than section
+3.3 counts. distill_over="kept" scores only kept passages alone against the answer; "all" takes every candidate
+through LiveEncB while training. The Q of Dec[Q; ...] is part of every pair, as in lumen.py.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Literal
+
+import torch
+from torch import nn
+
+from wellread.config import require
+from wellread.losses import nll, perplexity_distillation
+from wellread.reading.keeping import all_columns, keep_best
+from wellread.systems.base import Paper
+from wellread.systems.fusion_base import LiveConfig, LiveSystem
+from wellread.types import CandidateBatch, Inputs, Reading, TrainingBatch
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from wellread.nn.encoder_decoder import EncoderDecoder
+    from wellread.reading.pairing import Pairs
+
+__all__ = ["Glimmer", "GlimmerConfig"]
+
+
+@dataclass(frozen=True)
+class GlimmerConfig(LiveConfig):
+    """What the paper varies, besides what LUMEN varies.
+
+    rerank_share: share of the live layers in LiveEncA, at least one layer (figure 4). keep: passages read to
+    the end (figure 5). score: first token of the pair, or mean over its tokens. reranker: "shared" uses
+    LiveEncA, "separate" a copy of those layers for scoring only (table 1). distillation_weight, _temperature,
+    distill_over: the auxiliary loss; weight 0 switches it off (table 3).
+    """
+
+    train_memory: bool = True
+    question_encoder: Literal["separate", "shared"] = "shared"
+    rerank_share: float = 0.25
+    keep: int = 5
+    score: Literal["first", "mean"] = "first"
+    reranker: Literal["shared", "separate"] = "shared"
+    distillation_weight: float = 1.0
+    distillation_temperature: float = 1.0
+    distill_over: Literal["kept", "all"] = "all"
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        require(0 < self.rerank_share <= 1, f"rerank_share={self.rerank_share}; it must be above 0, at most 1.")
+        require(self.keep >= 1, f"keep={self.keep}; it must be at least 1.")
+        require(
+            self.distillation_temperature > 0,
+            f"distillation_temperature={self.distillation_temperature}; it must be above 0.",
+        )
+
+
+class Glimmer(LiveSystem):
+    """Scores all candidates after the first live layers and reads the best `keep` to the end."""
+
+    paper = Paper(
+        title="GLIMMER: generalized late-interaction memory reranker",
+        authors="de Jong et al.",
+        year=2023,
+        arxiv="2306.10231",
+    )
+    Config = GlimmerConfig
+    config: GlimmerConfig
+
+    def __init__(self, config: GlimmerConfig, reader: EncoderDecoder) -> None:
+        super().__init__(config, reader)
+        live = reader.encoder.num_layers - self.cut
+        if live == 0:
+            raise ValueError("live_share=0 leaves no live layer to rerank with; GLIMMER needs at least one.")
+        self.rerank_layers = min(max(round(config.rerank_share * live), 1), live)
+        self.scorer = nn.Linear(reader.encoder.dim, 1)
+        with torch.no_grad():
+            self.scorer.weight.zero_()
+            self.scorer.bias.zero_()
+        self.ranker = None
+        if config.reranker == "separate":
+            self.ranker = reader.encoder.with_layers(self.cut, self._border)
+            for module in self.ranker.embedding_modules():
+                module.requires_grad_(False)
+
+    def parts(self) -> dict[str, list[str]]:
+        return {**super().parts(), "scorer": ["scorer.", "ranker."]}
+
+    def read(self, inputs: Inputs, candidates: CandidateBatch) -> Reading:
+        question = self.question_states(inputs)
+        pairs = self.pairs(inputs, candidates, question)
+        first, scores = self._first_stage(pairs)
+        keep = min(self.config.keep, candidates.num_passages)
+        kept = keep_best(scores, candidates.exists, keep)
+        if first is None:
+            best = self.live(pairs.take(kept), self.cut, self._border, **self.sight)
+        else:
+            best = first.take(kept)
+        return self._finish(inputs, candidates, best, kept, scores, question)
+
+    def losses(self, batch: TrainingBatch) -> dict[str, Tensor]:
+        if self.config.distillation_weight == 0:
+            return super().losses(batch)
+        inputs, candidates, config = batch.inputs, batch.candidates, self.config
+        question = self.question_states(inputs)
+        first, scores = self._first_stage(self.pairs(inputs, candidates, question), full=True)
+        kept = keep_best(scores, candidates.exists, min(config.keep, candidates.num_passages))
+        columns = all_columns(candidates.exists) if config.distill_over == "all" else kept
+        deep = self._second_stage(first.take(columns))
+        best = deep.take(kept) if config.distill_over == "all" else deep
+        reading = self._fuse(inputs, candidates, best, kept, scores, question)
+        distilled = perplexity_distillation(
+            scores.gather(1, columns),
+            self._alone(deep, batch),
+            exists=candidates.exists.gather(1, columns),
+            temperature=config.distillation_temperature,
+        )
+        return {
+            "nll": nll(self.target_log_probs(reading, batch.target), batch.target_mask),
+            "distillation": config.distillation_weight * distilled,
+        }
+
+    # -- the two stages ------------------------------------------------------------------------------------
+
+    @property
+    def _border(self) -> int:
+        """The first layer of LiveEncB."""
+        return self.cut + self.rerank_layers
+
+    def _first_stage(self, pairs: Pairs, *, full: bool = False) -> tuple[Pairs | None, Tensor]:
+        """LiveEncA and the scores [batch, passages]; no pairs where a score is all that was computed."""
+        lazy = self.config.score == "first" and not full and not torch.is_grad_enabled()
+        if self.ranker is not None:
+            ranked = pairs.with_states(self.ranker.run(*pairs.flat()))
+            return self._all_first(pairs) if full else None, self.score(ranked)
+        if lazy:
+            top = self.live(pairs, self.cut, self._border, first=1, **self.sight)
+            return None, self.scorer(top[:, :, 0]).squeeze(-1).float()
+        ranked = self._all_first(pairs)
+        return ranked, self.score(ranked)
+
+    def _all_first(self, pairs: Pairs) -> Pairs:
+        return self.live(pairs, self.cut, self._border, **self.sight)
+
+    def score(self, pairs: Pairs) -> Tensor:
+        """Relevance of every pair, [batch, passages] float32 (section 3.1)."""
+        if self.config.score == "first":
+            pooled = pairs.states[:, :, 0]
+        else:
+            mask = pairs.mask[..., None].to(pairs.states.dtype)
+            pooled = (pairs.states * mask).sum(2) / mask.sum(2).clamp_min(1)
+        return self.scorer(pooled).squeeze(-1).float()
+
+    def _second_stage(self, pairs: Pairs) -> Pairs:
+        layers = self.reader.encoder.num_layers
+        if self._border == layers:
+            return pairs
+        return self.live(pairs, self._border, layers, **self.sight)
+
+    def _finish(
+        self, inputs: Inputs, candidates: CandidateBatch, best: Pairs, kept: Tensor, scores: Tensor, question: Tensor
+    ) -> Reading:
+        return self._fuse(inputs, candidates, self._second_stage(best), kept, scores, question)
+
+    def _fuse(
+        self, inputs: Inputs, candidates: CandidateBatch, best: Pairs, kept: Tensor, scores: Tensor, question: Tensor
+    ) -> Reading:
+        shown = question if self.config.question_to_decoder else None
+        return self.fuse(inputs, candidates, best, kept=kept, scores=scores, question=shown)
+
+    def _alone(self, deep: Pairs, batch: TrainingBatch) -> Tensor:
+        """log p(answer | question, one passage) of every pair: [batch, passages], without gradient."""
+        count = deep.mask.shape[1]
+        target = batch.target.repeat_interleave(count, dim=0)
+        mask = batch.target_mask.repeat_interleave(count, dim=0)
+        states, real = deep.flat()
+        reading = Reading(
+            states=states,
+            mask=real,
+            tokens=deep.tokens.flatten(0, 1),
+            copyable=deep.from_passage.flatten(0, 1),
+            passage=torch.zeros_like(deep.tokens.flatten(0, 1)),
+            scores=None,
+            kept=torch.zeros_like(target[:, :1]),
+        )
+        with torch.no_grad():
+            log_probs = self.target_log_probs(reading, target)
+        return log_probs.masked_fill(~mask, 0.0).sum(-1).unflatten(0, (-1, count))

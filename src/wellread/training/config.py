@@ -1,0 +1,284 @@
+"""What a training run is made of: the tables of a recipe, and how a recipe file becomes them.
+
+    [init]         where the weights come from          [training]      steps, optimiser, schedule, ...
+    [system]       name and options of the system       [data]          corpus, index, curriculum
+    [frame]        templates and token budgets          [tasks.NAME]    questions to train on
+    [dev]          questions to choose the best by      [transfer]      parts taken from another run
+
+Relative paths are relative to the folder the command runs in; ~ and $VARIABLES are expanded.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+from wellread.config import ConfigError
+from wellread.reading.frame import FrameConfig
+from wellread.training.optimizers import OPTIMIZERS, SCHEDULES
+
+__all__ = [
+    "DataConfig",
+    "DevConfig",
+    "InitConfig",
+    "Recipe",
+    "ScratchConfig",
+    "StageConfig",
+    "TaskConfig",
+    "TrainingConfig",
+    "TransferConfig",
+]
+
+
+def _check(*checks: tuple[bool, str]) -> None:
+    """Raise ConfigError with the messages of all checks that failed."""
+    problems = [message for holds, message in checks if not holds]
+    if problems:
+        raise ConfigError(problems)
+
+
+def _at_least(config: Any, least: float, *names: str, where: str) -> list[tuple[bool, str]]:
+    values = [(name, getattr(config, name)) for name in names]
+    return [
+        (value is None or value >= least, f"{where}.{name}={value}; it must be at least {least}.")
+        for name, value in values
+    ]
+
+
+def _one_of(value: str, allowed: Any, place: str) -> tuple[bool, str]:
+    return value in allowed, f"{place}={value!r} is not allowed; use one of: {', '.join(allowed)}."
+
+
+@dataclass(frozen=True)
+class TrainingConfig:
+    """How weights are changed.
+
+    batch_size: questions a step, over all processes. accumulate: pieces a process works through one after
+    another to save room; neither it nor the number of processes changes the result. warmup: steps over which
+    the rate rises from 0. clip: largest norm of all gradients together, 0 for none. precision: of the
+    computation; weights are always fp32. save_every, evaluate_every, log_every: steps; 0 for never (saving:
+    only at the end). keep_best: the metric of the dev questions by which out/best is chosen.
+    device: "auto" takes an accelerator where there is one.
+    """
+
+    steps: int = 1000
+    batch_size: int = 8
+    accumulate: int = 1
+    optimizer: str = "adamw"
+    learning_rate: float = 1e-4
+    schedule: str = "constant"
+    warmup: int = 0
+    weight_decay: float = 0.0
+    clip: float = 1.0
+    precision: Literal["fp32", "bf16"] = "fp32"
+    activation_checkpointing: bool = False
+    seed: int = 0
+    save_every: int = 500
+    evaluate_every: int = 0
+    log_every: int = 10
+    keep_best: str = "em"
+    device: str = "auto"
+
+    def __post_init__(self) -> None:
+        where = "training"
+        _check(
+            *_at_least(self, 1, "steps", "batch_size", "accumulate", "log_every", where=where),
+            *_at_least(
+                self, 0, "warmup", "weight_decay", "clip", "seed", "save_every", "evaluate_every", where=where
+            ),
+            (self.learning_rate > 0, f"training.learning_rate={self.learning_rate}; it must be above 0."),
+            _one_of(self.optimizer, OPTIMIZERS, "training.optimizer"),
+            _one_of(self.schedule, SCHEDULES, "training.schedule"),
+            (
+                self.accumulate < 1 or self.batch_size < 1 or self.accumulate <= self.batch_size,
+                f"training.accumulate={self.accumulate} but batch_size={self.batch_size}; "
+                f"a step of {self.batch_size} questions has at most {self.batch_size} pieces.",
+            ),
+            (
+                self.schedule != "constant" or self.warmup == 0,
+                f"training.warmup={self.warmup} with schedule='constant'; use schedule = \"warmup_constant\".",
+            ),
+        )
+
+
+@dataclass(frozen=True)
+class StageConfig:
+    """From which step on how many candidates are read, and how often a positive is put among them.
+
+    gold_share: the probability that, where no candidate is a positive, a positive takes the last place.
+    """
+
+    from_step: int = 0
+    top_k: int = 20
+    gold_share: float = 0.0
+
+    def __post_init__(self) -> None:
+        _check(
+            *_at_least(self, 0, "from_step", where="data.stages"),
+            *_at_least(self, 1, "top_k", where="data.stages"),
+            (0 <= self.gold_share <= 1, f"data.stages.gold_share={self.gold_share}; it must be between 0 and 1."),
+        )
+
+
+@dataclass(frozen=True)
+class DataConfig:
+    """Where passages and candidates come from.
+
+    corpus: folder of passages. index: folder of a search index over them; or candidates: a file of rows
+    {id, ids, scores} with the candidates of every question. memory: folder of a memory whose states are read
+    instead of encoded, where the memory encoder is frozen. stages: the curriculum, in the order of their
+    steps. drop_unanswerable: leave out questions of which no candidate or positive holds an answer.
+    """
+
+    corpus: Path
+    index: Path | None = None
+    candidates: Path | None = None
+    memory: Path | None = None
+    stages: tuple[StageConfig, ...] = (StageConfig(),)
+    drop_unanswerable: bool = False
+
+    def __post_init__(self) -> None:
+        starts = [stage.from_step for stage in self.stages]
+        _check(
+            (
+                (self.index is None) != (self.candidates is None),
+                "data.index and data.candidates: give one of them, the folder of a search index or a file of "
+                "candidates.",
+            ),
+            (
+                bool(starts) and starts[0] == 0 and starts == sorted(set(starts)),
+                f"data.stages start at steps {starts}; the first must start at 0 and each later than the one before.",
+            ),
+        )
+
+    def stage(self, step: int) -> StageConfig:
+        """The stage that a step belongs to."""
+        return [stage for stage in self.stages if stage.from_step <= step][-1]
+
+    @property
+    def top_k(self) -> int:
+        """The largest number of candidates any stage reads."""
+        return max(stage.top_k for stage in self.stages)
+
+
+@dataclass(frozen=True)
+class TaskConfig:
+    """Questions to train on. weight: its share of the questions drawn, relative to the other tasks'.
+
+    target: the first of a question's answers, or one drawn anew each time. limit: only the first questions.
+    """
+
+    questions: Path
+    weight: float = 1.0
+    target: Literal["first", "sample"] = "first"
+    limit: int | None = None
+
+    def __post_init__(self) -> None:
+        _check(
+            (self.weight > 0, f"tasks.*.weight={self.weight}; it must be above 0 (leave the task out instead)."),
+            *_at_least(self, 1, "limit", where="tasks.*"),
+        )
+
+
+@dataclass(frozen=True)
+class DevConfig:
+    """Questions to choose the best weights by. limit: the first questions. batch_size: questions at a time.
+
+    top_k: candidates; None for as many as the last stage of training reads.
+    """
+
+    questions: Path
+    limit: int = 200
+    batch_size: int = 8
+    top_k: int | None = None
+
+    def __post_init__(self) -> None:
+        _check(*_at_least(self, 1, "limit", "batch_size", "top_k", where="dev"))
+
+
+@dataclass(frozen=True)
+class TransferConfig:
+    """Weights taken from another run. from_: its model folder ("from" in a recipe). parts: such as "memory"."""
+
+    from_: Path
+    parts: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class ScratchConfig:
+    """The sizes of a reader with random weights and a vocabulary learnt from the corpus."""
+
+    family: Literal["t5", "bert"] = "t5"
+    vocab_size: int = 8000
+    dim: int = 256
+    layers: int = 6
+    heads: int = 4
+
+    def __post_init__(self) -> None:
+        _check(*_at_least(self, 1, "vocab_size", "dim", "layers", "heads", where="init.scratch"))
+
+
+@dataclass(frozen=True)
+class InitConfig:
+    """Where the weights come from.
+
+    from_ ("from" in a recipe): "default" for the sentence encoder that is installed with wellread, else a
+    folder. kind: what the folder holds, "auto" to look; "scratch" for random weights of the sizes in
+    [init.scratch]. decoder_layers, copy_head: of decoders built from an encoder, and of "scratch".
+    """
+
+    from_: str = "default"
+    kind: Literal["auto", "bert", "t5", "scratch", "model"] = "auto"
+    decoder_layers: int = 3
+    copy_head: bool = True
+    seed: int = 0
+    scratch: ScratchConfig = ScratchConfig()
+
+    def __post_init__(self) -> None:
+        _check(
+            *_at_least(self, 1, "decoder_layers", where="init"),
+            (
+                self.from_ != "default" or self.kind in ("auto", "bert", "scratch"),
+                f'init.kind={self.kind!r} needs a folder; give it as init.from = "FOLDER".',
+            ),
+        )
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """Everything that decides a run. system: the system's `name` and its options."""
+
+    system: Mapping[str, Any]
+    data: DataConfig
+    tasks: Mapping[str, TaskConfig]
+    init: InitConfig = InitConfig()
+    frame: FrameConfig | None = None
+    training: TrainingConfig = TrainingConfig()
+    dev: DevConfig | None = None
+    transfer: TransferConfig | None = None
+    out: Path | None = None
+
+    @property
+    def system_name(self) -> str:
+        return self.system["name"]
+
+    @property
+    def system_options(self) -> dict[str, Any]:
+        return {key: value for key, value in self.system.items() if key != "name"}
+
+    def resolved(self) -> dict[str, Any]:
+        """All values, defaults included, as plain JSON types under the names a recipe file uses."""
+        return _plain({item.name: getattr(self, item.name) for item in dataclasses.fields(self)})
+
+
+def _plain(value: Any) -> Any:
+    if dataclasses.is_dataclass(value):
+        value = {item.name: getattr(value, item.name) for item in dataclasses.fields(value)}
+    if isinstance(value, Mapping):
+        return {key.rstrip("_"): _plain(part) for key, part in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_plain(part) for part in value]
+    return str(value) if isinstance(value, Path) else value

@@ -1,0 +1,240 @@
+"""The values that cross from one step to the next, checked at the door.
+
+Text-level values (Passage, Question, Probe, Candidates, Answer) are plain frozen dataclasses. Tensor-level
+values (Inputs, CandidateBatch, Reading, TrainingBatch) are what a system sees; their shapes are written
+beside every field. `mask` is True on real tokens, everywhere.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+__all__ = [
+    "Answer",
+    "CandidateBatch",
+    "Candidates",
+    "CitedPassage",
+    "Inputs",
+    "Passage",
+    "Probe",
+    "Question",
+    "Reading",
+    "TrainingBatch",
+]
+
+
+def _text(value: object, name: str) -> None:
+    if not isinstance(value, str):
+        raise ValueError(f"{name}={value!r} is {type(value).__name__}; it must be text (str).")
+
+
+@dataclass(frozen=True, slots=True)
+class Passage:
+    """A piece of a document, the unit that is remembered, retrieved and cited."""
+
+    id: str
+    text: str
+    title: str = ""
+    metadata: Mapping[str, Any] = field(default_factory=dict)
+    source: str = "text"
+
+    def __post_init__(self) -> None:
+        for name in ("id", "text", "title", "source"):
+            _text(getattr(self, name), f"passage {name}")
+        if not self.id:
+            raise ValueError("passage id='' is empty; every passage needs an id of its own.")
+
+
+@dataclass(frozen=True, slots=True)
+class Question:
+    """What a reader is asked: a question, a claim, a slot, a text to continue.
+
+    answers: the accepted texts (the first one is the training target unless a recipe samples);
+    positive: ids of passages known to hold the answer, when somebody knows.
+    """
+
+    id: str
+    text: str
+    answers: tuple[str, ...] = ()
+    positive: tuple[str, ...] = ()
+    task: str = "qa"
+    metadata: Mapping[str, Any] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        for name in ("id", "text", "task"):
+            _text(getattr(self, name), f"question {name}")
+        object.__setattr__(self, "answers", tuple(self.answers))
+        object.__setattr__(self, "positive", tuple(self.positive))
+
+
+@dataclass(frozen=True, slots=True)
+class Probe:
+    """What a retriever gets for one question.
+
+    words: text for lexical search and for retrievers that own their encoder.
+    vectors: [probes, dim] for search by vectors: one row for a single vector (dense), one per token (late
+        interaction), one per chunk (RETRO).
+    """
+
+    words: str | None = None
+    vectors: Tensor | None = None
+
+    def __post_init__(self) -> None:
+        if self.words is None and self.vectors is None:
+            raise ValueError("the probe is empty; give words, vectors, or both.")
+        if self.vectors is not None and self.vectors.dim() != 2:
+            shape = tuple(self.vectors.shape)
+            raise ValueError(f"probe vectors have shape {shape}; they must be [probes, dim].")
+
+
+@dataclass(frozen=True, slots=True)
+class Candidates:
+    """What retrieval found for one question, best first.
+
+    ids, scores: one per candidate. group: which probe row a candidate answers (RETRO: its chunk), 0 for all
+    where a question has a single probe.
+    """
+
+    ids: tuple[str, ...]
+    scores: tuple[float, ...]
+    group: tuple[int, ...] = ()
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "ids", tuple(self.ids))
+        object.__setattr__(self, "scores", tuple(float(score) for score in self.scores))
+        if not self.group:
+            object.__setattr__(self, "group", (0,) * len(self.ids))
+        if not len(self.ids) == len(self.scores) == len(self.group):
+            raise ValueError(
+                f"{len(self.ids)} ids, {len(self.scores)} scores and {len(self.group)} groups; "
+                "candidates need one of each."
+            )
+
+    def top(self, count: int) -> Candidates:
+        """The first `count` candidates."""
+        return Candidates(self.ids[:count], self.scores[:count], self.group[:count])
+
+
+@dataclass(frozen=True, slots=True)
+class CitedPassage:
+    """A passage an answer rests on. score: the system's own (reranker) score where it has one, else the
+    retriever's. kept: whether the reader read it to the end. share: the share of the decoder's attention
+    (or copied mass) that fell on it, 0 to 1. span: [start, end) characters of the answer in the text."""
+
+    id: str
+    title: str
+    text: str
+    score: float
+    kept: bool = True
+    share: float = 0.0
+    span: tuple[int, int] | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """A short answer, what it rests on and what it cost.
+
+    log_likelihood: sum of the answer's token log-probabilities. milliseconds: per stage (retrieve, fetch,
+    read, generate, total). flops: counted for reading and generating this question.
+    """
+
+    text: str
+    passages: tuple[CitedPassage, ...] = ()
+    log_likelihood: float = 0.0
+    milliseconds: Mapping[str, float] = field(default_factory=dict)
+    flops: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Inputs:
+    """A batch of questions as tokens.
+
+    tokens: [batch, tokens] int64. mask: [batch, tokens] bool. picture: [batch, patches, dim] or None.
+    """
+
+    tokens: Tensor
+    mask: Tensor
+    picture: Tensor | None = None
+
+    @property
+    def batch(self) -> int:
+        return self.tokens.shape[0]
+
+
+@dataclass(frozen=True, slots=True)
+class CandidateBatch:
+    """Retrieved passages of a batch of questions as tensors.
+
+    tokens: [batch, passages, tokens] int64. mask: [batch, passages, tokens] bool.
+    exists: [batch, passages] bool, False where a question got fewer passages than the batch is wide.
+    scores: [batch, passages] float32, the retriever's.
+    states: [batch, passages, stored, dim] read from memory, or None (the system then encodes the tokens
+        itself); `stored` equals `tokens` for token memories, `num_latents` for compressed ones.
+    keys: [batch, passages, dim] stored key vectors, or None.
+    group: [batch, passages] int64, the probe row each candidate answers (RETRO: the chunk), or None.
+    source: [batch, passages] int64, the source each candidate comes from (REVEAL), or None.
+    ids: per question, the ids in the same order.
+    """
+
+    tokens: Tensor
+    mask: Tensor
+    exists: Tensor
+    scores: Tensor
+    states: Tensor | None = None
+    keys: Tensor | None = None
+    group: Tensor | None = None
+    source: Tensor | None = None
+    ids: Sequence[Sequence[str]] = ()
+
+    @property
+    def num_passages(self) -> int:
+        return self.tokens.shape[1]
+
+
+@dataclass(frozen=True, slots=True)
+class Reading:
+    """What the decoder attends to, and everything a reader can say about how it came to be.
+
+    states: [batch, tokens, dim], the fused states of all passages that were kept. mask: [batch, tokens].
+    tokens: [batch, tokens] int64, the token behind each state (for the copy head).
+    copyable: [batch, tokens] bool, True on passage tokens (a question is not copied from).
+    passage: [batch, tokens] int64, which candidate (column of the CandidateBatch) each state belongs to,
+        -1 where it belongs to none (question states, padding).
+    scores: [batch, passages] float, the system's own score of each candidate, or None.
+    kept: [batch, keep] int64, columns of the candidates read to the end, best first.
+    extras: anything else, by name.
+    """
+
+    states: Tensor
+    mask: Tensor
+    tokens: Tensor
+    copyable: Tensor
+    passage: Tensor
+    scores: Tensor | None
+    kept: Tensor
+    extras: Mapping[str, Any] = field(default_factory=dict)
+
+    def with_extras(self, **extras: Any) -> Reading:
+        return replace(self, extras={**self.extras, **extras})
+
+
+@dataclass(frozen=True, slots=True)
+class TrainingBatch:
+    """One step's worth of work for a system.
+
+    target: [batch, tokens] int64, the answer with its end token; target_mask: [batch, tokens] bool.
+    positive: [batch, passages] bool, True on candidates known to hold the answer (never needed to train).
+    task: the task of every question.
+    """
+
+    inputs: Inputs
+    candidates: CandidateBatch
+    target: Tensor
+    target_mask: Tensor
+    positive: Tensor | None = None
+    task: Sequence[str] = ()

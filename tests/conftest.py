@@ -1,0 +1,123 @@
+"""Shared pieces of the tests: where real data lies, tiny models, quiet single-threaded torch."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+
+
+@pytest.fixture(scope="session")
+def shared_data() -> Path:
+    """The folder of real data; tests that need it skip with a reason where it is absent."""
+    place = Path(os.environ.get("WELLREAD_DATA", Path(__file__).parents[2] / "shared" / "data"))
+    if not (place / "manifest.json").is_file():
+        pytest.skip(f"needs the data folder; {place} does not exist (set WELLREAD_DATA)")
+    return place
+
+
+@pytest.fixture(autouse=True, scope="session")
+def _one_thread() -> None:
+    """One thread per worker: the workers of a parallel run would fight over two cores."""
+    import torch
+
+    torch.set_num_threads(1)
+
+
+def tiny_reader(family: str, *, layers: int = 3, copy_head: bool | None = None, seed: int = 0):
+    """A reader with random weights small enough for a test: "t5", "t5-gated" or "bert"."""
+    from dataclasses import replace
+
+    import torch
+
+    from wellread.nn.bert import BertConfig
+    from wellread.nn.encoder_decoder import ReaderConfig, build_reader
+    from wellread.nn.t5 import T5Config
+
+    common = {"vocab_size": 60, "dim": 16, "num_heads": 2, "pad_token": 0, "end_token": 1}
+    if family == "bert":
+        config = BertConfig(**common, num_layers=layers, ffn_dim=32, start_token=2)
+        config = replace(config, dropout=0.0, attention_dropout=0.0)
+        encoder, decoder = config.to_hub(), {**config.to_hub(), "num_hidden_layers": 2}
+    else:
+        gated = family == "t5-gated"
+        shape = {"head_dim": 8, "inner_dim": 32, "num_layers": layers, "num_decoder_layers": 2}
+        kind = "gated-gelu" if gated else "relu"
+        switches = {"feed_forward": kind, "tied_head": not gated, "scale_head": not gated}
+        config = T5Config(**common, **shape, **switches, start_token=0, dropout=0.0)
+        encoder = decoder = config.to_hub()
+    copies = family == "bert" if copy_head is None else copy_head
+    with torch.random.fork_rng():
+        torch.manual_seed(seed)
+        reader = build_reader(ReaderConfig(encoder, decoder, copy_head=copies, copy_dim=16 * copies))
+        for weight in reader.parameters():  # biases and norms too, so that no term can hide behind a zero
+            weight.data.add_(0.05 * torch.randn_like(weight))
+    return reader.eval()
+
+
+def tiny_system(name: str, family: str = "t5", *, layers: int = 3, seed: int = 0, copy_head=None, **options):
+    """A system of the table around a tiny reader; options of its Config by keyword."""
+    import torch
+
+    from wellread.config import from_mapping
+    from wellread.systems import SYSTEMS
+
+    kind = SYSTEMS[name]
+    reader = tiny_reader(family, layers=layers, seed=seed, copy_head=copy_head)
+    system = kind(from_mapping(kind.Config, options), reader)
+    with torch.random.fork_rng():
+        torch.manual_seed(seed + 1)
+        for part in ("scorer",):
+            if hasattr(system, part):
+                torch.nn.init.normal_(getattr(system, part).weight)
+    return system.eval()
+
+
+def tiny_batch(*, batch: int = 2, passages: int = 4, seed: int = 0, extra_tokens: int = 0, extra_passages: int = 0):
+    """Inputs and candidates of random lengths. extra_*: more padding around the same content."""
+    import torch
+
+    from wellread.types import CandidateBatch, Inputs
+
+    generator = torch.Generator().manual_seed(seed)
+
+    def number(low: int, high: int) -> int:
+        return int(torch.randint(low, high, (), generator=generator))
+
+    questions = [torch.randint(3, 60, (number(3, 6),), generator=generator) for _ in range(batch)]
+    texts = [
+        [torch.randint(3, 60, (number(4, 9),), generator=generator) for _ in range(passages - (row % 2))]
+        for row in range(batch)
+    ]
+    q_tokens = torch.zeros(batch, 6 + extra_tokens, dtype=torch.int64)
+    tokens = torch.zeros(batch, passages + extra_passages, 9 + extra_tokens, dtype=torch.int64)
+    q_mask, mask = q_tokens.bool(), tokens.bool()
+    for row in range(batch):
+        q_tokens[row, : len(questions[row])], q_mask[row, : len(questions[row])] = questions[row], True
+        for column, text in enumerate(texts[row]):
+            tokens[row, column, : len(text)], mask[row, column, : len(text)] = text, True
+    exists = mask.any(-1)
+    scores = torch.arange(tokens.shape[1]).flip(0).float().expand(batch, -1).contiguous()
+    ids = [[f"p{row}-{column}" for column in range(tokens.shape[1])] for row in range(batch)]
+    candidates = CandidateBatch(tokens=tokens, mask=mask, exists=exists, scores=scores, ids=ids)
+    return Inputs(q_tokens, q_mask), candidates
+
+
+def tiny_target(batch: int = 2, seed: int = 1):
+    """Targets [batch, 4] that end with the end token, and their mask."""
+    import torch
+
+    target = torch.randint(3, 60, (batch, 4), generator=torch.Generator().manual_seed(seed))
+    mask = torch.ones_like(target, dtype=torch.bool)
+    target[0, 2], target[0, 3], mask[0, 3] = 1, 0, False
+    target[1:, 3] = 1
+    return target, mask
+
+
+@pytest.fixture(scope="session")
+def tiny():
+    """The factories above, for tests that cannot import a conftest."""
+    from types import SimpleNamespace
+
+    return SimpleNamespace(reader=tiny_reader, system=tiny_system, batch=tiny_batch, target=tiny_target)
