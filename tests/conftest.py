@@ -52,7 +52,7 @@ def tiny_reader(family: str, *, layers: int = 3, copy_head: bool | None = None, 
         torch.manual_seed(seed)
         reader = build_reader(ReaderConfig(encoder, decoder, copy_head=copies, copy_dim=16 * copies))
         for weight in reader.parameters():  # biases and norms too, so that no term can hide behind a zero
-            weight.data.add_(0.05 * torch.randn_like(weight))
+            weight.data.add_((0.25 if family == "bert" else 0.05) * torch.randn_like(weight))
     return reader.eval()
 
 

@@ -9,8 +9,6 @@
 from __future__ import annotations
 
 import dataclasses
-import json
-import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,7 +21,7 @@ from wellread.config import from_mapping, to_mapping
 from wellread.memory.build import Encoded
 from wellread.memory.fingerprint import Fingerprint
 from wellread.nn import checkpoints
-from wellread.nn.building import build_reader, read_reader_config, write_reader_config
+from wellread.nn.building import WEIGHTS_FILE, empty_reader, load_saved_weights, save_config, save_weights
 from wellread.nn.tokenizers import Tokenizer
 from wellread.reading.frame import Frame, FrameConfig, pad_rows
 from wellread.systems import SYSTEMS
@@ -107,11 +105,8 @@ def save_model(path: str | Path, model: Model, *, dtype: torch.dtype | None = No
     """Write a model folder. dtype: store floating weights in another type (bf16 halves the size)."""
     path = Path(path)
     path.mkdir(parents=True, exist_ok=True)
-    weights = {name: weight.detach().cpu() for name, weight in checkpoints.named_weights(model.system).items()}
-    if dtype is not None:
-        weights = {k: v.to(dtype) if v.is_floating_point() else v for k, v in weights.items()}
-    checkpoints.write_weights(path, weights)
-    write_reader_config(path, model.system.reader)
+    save_weights(path, model.system, dtype=dtype)
+    save_config(path, model.system.reader)
     model.frame.tokenizer.save(path)
     described = {
         "format": FORMAT,
@@ -119,9 +114,7 @@ def save_model(path: str | Path, model: Model, *, dtype: torch.dtype | None = No
         "options": to_mapping(model.system.config),
         "frame": to_mapping(model.frame.config),
     }
-    temporary = path / "system.json.part"
-    temporary.write_text(json.dumps(described, indent=2) + "\n", encoding="utf8")
-    os.replace(temporary, path / "system.json")
+    checkpoints.write_json(path / "system.json", described)
     return path
 
 
@@ -137,15 +130,10 @@ def load_model(path: str | Path, *, system: str | None = None, options: Mapping[
     kind = SYSTEMS[name]
     known = {item.name for item in dataclasses.fields(kind.Config)}
     merged = {key: value for key, value in described["options"].items() if key in known} | dict(options or {})
-    reader = build_reader(read_reader_config(path))
-    model = build_model(
-        name, merged, reader, Tokenizer.load(path), frame=from_mapping(FrameConfig, described["frame"], where="frame")
-    )
-    weights = checkpoints.read_weights(path)
-    if name != described["system"]:
-        wanted = checkpoints.named_weights(model.system)
-        weights = {key: weight for key, weight in weights.items() if key in wanted}
-    checkpoints.load_weights(model.system, weights)
+    frame = from_mapping(FrameConfig, described["frame"], where="frame")
+    model = build_model(name, merged, empty_reader(path), Tokenizer.load(path), frame=frame)
+    other = name != described["system"]
+    load_saved_weights(path, model.system, only=checkpoints.named_weights(model.system) if other else None)
     model.system.eval()
     return model
 
@@ -160,7 +148,7 @@ def transfer(model: Model, path: str | Path, parts: Sequence[str]) -> list[str]:
     if unknown:
         raise ValueError(f"transfer parts={unknown} are unknown; {model.name} has: {', '.join(known)}.")
     prefixes = tuple(prefix for part in parts for prefix in known[part])
-    weights = checkpoints.read_weights(Path(path))
+    weights = checkpoints.read_weights(Path(path) / WEIGHTS_FILE)
     wanted = checkpoints.named_weights(model.system)
     taken = [name for name in wanted if name.startswith(prefixes) and name in weights]
     if not taken:
@@ -180,10 +168,7 @@ def _read_description(path: Path) -> dict[str, Any]:
         raise ValueError(f"model {path} does not exist; give the folder of a model (wellread init, wellread train).")
     if not file.is_file():
         raise ValueError(f"{path} is not a model folder: system.json is missing; make one with wellread init.")
-    try:
-        described = json.loads(file.read_text(encoding="utf8"))
-    except json.JSONDecodeError as error:
-        raise ValueError(f"{file} is damaged ({error}); copy it again or train the model anew.") from error
+    described = checkpoints.read_json(file)
     if described.get("format") != FORMAT:
         raise ValueError(f"{file} has format {described.get('format')!r}; this version reads format {FORMAT}.")
     return described

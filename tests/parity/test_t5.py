@@ -419,7 +419,9 @@ def test_old_checkpoints_load():
     old = {**hub, "lm_head.weight": shared.clone(), "decoder.embed_tokens.weight": shared, unused: torch.zeros(8, 3)}
     assert T5Config.from_hub({**TINY, "tie_word_embeddings": True}, old).tied_head
     load_weights(tiny(), our_weights(old))
-    load_weights(tiny()["encoder"], {name[8:]: w for name, w in our_weights(old).items() if name.startswith("encoder.")})
+    load_weights(
+        tiny()["encoder"], {name[8:]: w for name, w in our_weights(old).items() if name.startswith("encoder.")}
+    )
     strange = our_weights({**hub, "encoder.block.0.adapter.weight": shared})
     with pytest.raises(ValueError, match="encoder.block.0.adapter.weight is unknown"):
         load_weights(tiny(), strange)

@@ -52,8 +52,7 @@ def test_probabilities_sum_to_one(head, read):
 
 
 def test_mix_by_hand(head, read):
-    copying, mixed = decide(head, read), mix(head, read)
-    word = 7
+    copying, word = decide(head, read), 7
     read["tokens"][1, 2:4] = word  # the word stands twice: both places count
     mixed = head.mix(copying, read["log_words"], read["tokens"])
     places = copying.attention[1, 0, read["tokens"][1] == word].sum()
@@ -110,7 +109,7 @@ def test_order_of_passages_does_not_matter(head, read):
     order = torch.tensor([0, 1, 6, 7, 8, 2, 3, 4, 5])
     turned = dict(read)
     for name in ("states", "passage", "tokens", "copyable"):
-        turned[name] = read[name][:, order] if name != "passage" else read[name][:, order]
+        turned[name] = read[name][:, order]
     assert torch.allclose(mix(head, turned)[0], mix(head, read)[0], atol=CLOSE)
 
 

@@ -129,7 +129,7 @@ def test_no_end_before_min_tokens(num_beams):
 
     common = {**SPECIAL, "batch": 2, "max_tokens": 6, "num_beams": num_beams}
     assert generate(step, **common).tokens.tolist() == [[END]] * 2
-    assert generate(step, **common, min_tokens=4).tokens.tolist() == [[2, 2, 2, END]] * 2
+    assert generate(step, **common, min_tokens=4).tokens.tolist() == [[2, 2, 2, 2, END]] * 2
 
 
 def test_length_penalty_moves_the_choice():

@@ -15,8 +15,8 @@ from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from wellread.corpus.cutting import content_id
 from wellread.corpus.csv_files import csv_rows
+from wellread.corpus.cutting import content_id
 from wellread.corpus.documents import Problem, Row, first_of
 from wellread.corpus.files import clean, peek_text, read_lines
 from wellread.corpus.json_files import json_rows, jsonl_rows, squad_paragraphs

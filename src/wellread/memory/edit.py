@@ -21,10 +21,10 @@ __all__ = ["EditReport", "add", "update"]
 
 @dataclass(frozen=True, slots=True)
 class EditReport:
-    """What an edit did. unchanged: passages that were there already, word for word."""
+    """What an edit did. written: ids of the passages that were added or replaced. unchanged: how many were
+    there already, word for word. passages, tokens: in the memory now."""
 
-    added: int
-    replaced: int
+    written: tuple[str, ...]
     unchanged: int
     passages: int
     tokens: int
@@ -84,9 +84,7 @@ def _edit(
                 with writing(memory.path):
                     manifest = table.commit(memory.path, manifest, batches, remove_ids=old)
     memory.refresh()
-    done = len(wanted)
-    added, replaced = (0, done) if replacing else (done, 0)
-    return EditReport(added, replaced, unchanged, manifest.passages, manifest.tokens)
+    return EditReport(tuple(item.id for item in wanted), unchanged, manifest.passages, manifest.tokens)
 
 
 def _changes(memory: Memory, passages: Iterable[Passage], replacing: bool) -> tuple[list[Passage], int]:

@@ -184,9 +184,9 @@ def passages_of(batch: pa.RecordBatch) -> list[Passage]:
 
 
 def tokens_of(column: pa.Array) -> list[np.ndarray]:
-    """Token ids of each row, [tokens] int32, read-only."""
+    """Token ids of each row, [tokens] int32."""
     values, lengths = _joined(column)
-    return np.split(values.view("<i4"), np.cumsum(lengths // 4)[:-1]) if len(column) else []
+    return np.split(values.copy().view("<i4"), np.cumsum(lengths // 4)[:-1]) if len(column) else []
 
 
 def states_of(column: pa.Array, codec: Codec, dtype: torch.dtype) -> list[Tensor]:

@@ -111,6 +111,12 @@ class Memory:
     def __contains__(self, id: object) -> bool:
         return id in self._row_of()
 
+    def __iter__(self) -> Iterator[Passage]:
+        """All passages, in the order of `ids`, streamed."""
+        columns = list(rows.PASSAGE_COLUMNS)
+        for batch in self._dataset.to_batches(columns=columns, batch_size=1024) if self._dataset else ():
+            yield from rows.passages_of(batch)
+
     def ids(self) -> list[str]:
         """All passage ids, in the order of the corpus."""
         return list(self._row_of())

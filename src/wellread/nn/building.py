@@ -6,23 +6,26 @@ A saved reader is a folder: reader.json (ReaderConfig), model.safetensors (our n
 from __future__ import annotations
 
 import importlib.util
-import json
-import os
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import torch
-from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
-from torch import Tensor, nn
+from torch import nn
 
 from wellread.config import from_mapping, to_mapping
 from wellread.nn.bert import BertEncoder, decoder_from_encoder
 from wellread.nn.bert_hub import BertConfig
-from wellread.nn.checkpoints import load_weights
+from wellread.nn.checkpoints import (
+    load_weights,
+    named_weights,
+    read_json,
+    read_weights,
+    second_names,
+    write_json,
+    write_weights,
+)
 from wellread.nn.copying import CopyHead
 from wellread.nn.encoder_decoder import EncoderDecoder, ReaderConfig, build_reader
 from wellread.nn.t5_hub import T5Config
@@ -33,8 +36,12 @@ __all__ = [
     "build_from_scratch",
     "build_from_t5",
     "default_encoder_path",
+    "empty_reader",
     "load_reader",
+    "load_saved_weights",
+    "save_config",
     "save_reader",
+    "save_weights",
 ]
 
 READER_FILE = "reader.json"
@@ -46,7 +53,9 @@ DEFAULT_DECODER_LAYERS = 3
 def build_from_t5(path: str | Path) -> tuple[EncoderDecoder, Tokenizer]:
     """A reader from a T5-family folder of the hub (config.json, safetensors, tokenizer); it says, it does
     not copy."""
-    reader, tokenizer = EncoderDecoder.from_hub(path), Tokenizer.load(path)
+    tokenizer = Tokenizer.load(path)
+    with _seeded(0):  # every weight is overwritten; this keeps torch's random state as it was
+        reader = EncoderDecoder.from_hub(path)
     _check_vocabulary(tokenizer, reader.encoder.vocab_size, path)
     return reader, tokenizer
 
@@ -63,11 +72,12 @@ def build_from_bert(
     decoder_layers: how many, evenly spaced and ending with the last; or which, counted from 0. None: 3, or
     all of a smaller encoder. seed: of the copy head's first weights, the only random ones.
     """
-    encoder, tokenizer = BertEncoder.from_hub(path), Tokenizer.load(path)
-    _check_vocabulary(tokenizer, encoder.vocab_size, path)
+    tokenizer = Tokenizer.load(path)
     tokens = {"start_token": tokenizer.start, "end_token": tokenizer.end, "pad_token": tokenizer.pad}
-    encoder.config = replace(encoder.config, **tokens)
     with _seeded(seed):
+        encoder = BertEncoder.from_hub(path)
+        _check_vocabulary(tokenizer, encoder.vocab_size, path)
+        encoder.config = replace(encoder.config, **tokens)
         decoder = decoder_from_encoder(encoder, _layers(decoder_layers, encoder.num_layers))
         copy = CopyHead(encoder.dim, decoder.dim, copy_dim=encoder.dim) if copy_head else None
     return EncoderDecoder(encoder, decoder, copy=copy), tokenizer
@@ -128,16 +138,9 @@ def save_reader(
     """
     folder = Path(path)
     folder.mkdir(parents=True, exist_ok=True)
-    second = _second_names(reader)
-    kept = {name: value for name, value in reader.state_dict().items() if name not in second}
-    weights = {
-        name: value.to("cpu", dtype if value.is_floating_point() else None).contiguous() for name, value in kept.items()
-    }
-    with _whole_file(folder / WEIGHTS_FILE) as waiting:
-        save_file(weights, waiting, metadata={"format": "pt"})
+    save_weights(folder, reader, dtype=dtype)
     tokenizer.save(folder)
-    with _whole_file(folder / READER_FILE) as waiting:
-        waiting.write_text(json.dumps(to_mapping(reader.config), indent=2) + "\n", encoding="utf8")
+    save_config(folder, reader)
 
 
 def load_reader(path: str | Path, *, dtype: torch.dtype = torch.float32) -> tuple[EncoderDecoder, Tokenizer]:
@@ -147,17 +150,43 @@ def load_reader(path: str | Path, *, dtype: torch.dtype = torch.float32) -> tupl
     for weights that do not fit the config.
     """
     folder = Path(path)
-    config = from_mapping(ReaderConfig, _read_json(folder / READER_FILE), where="reader")
-    with _seeded(0):  # every weight is overwritten; this keeps torch's random state as it was
-        reader = build_reader(config).to(dtype)
-    weights = _read_weights(folder / WEIGHTS_FILE)
-    for name, first in _second_names(reader).items():
-        if first in weights:
-            weights.setdefault(name, weights[first])
-    load_weights(reader, weights)
+    reader = empty_reader(folder).to(dtype)
+    load_saved_weights(folder, reader)
     tokenizer = Tokenizer.load(folder)
     _check_vocabulary(tokenizer, reader.encoder.vocab_size, folder)
     return reader.eval(), tokenizer
+
+
+def save_config(folder: Path, reader: EncoderDecoder) -> None:
+    """Write reader.json, from which `empty_reader` makes the same nets."""
+    write_json(folder / READER_FILE, to_mapping(reader.config))
+
+
+def empty_reader(folder: Path) -> EncoderDecoder:
+    """The nets reader.json describes, weights not yet loaded; torch's random state stays as it was."""
+    config = from_mapping(ReaderConfig, read_json(folder / READER_FILE), where="reader")
+    with _seeded(0):
+        return build_reader(config)
+
+
+def save_weights(folder: Path, module: nn.Module, *, dtype: torch.dtype | None = None) -> None:
+    """Write model.safetensors: every parameter once, in `dtype` where given."""
+    weights = {
+        name: value.detach().to("cpu", dtype if value.is_floating_point() else None).contiguous()
+        for name, value in named_weights(module).items()
+    }
+    write_weights(folder / WEIGHTS_FILE, weights)
+
+
+def load_saved_weights(folder: Path, module: nn.Module, *, only: Collection[str] | None = None) -> None:
+    """Load model.safetensors into a module, strictly. only: disregard the file's other weights."""
+    weights = read_weights(folder / WEIGHTS_FILE)
+    if only is not None:
+        weights = {name: value for name, value in weights.items() if name in only}
+    for name, first in second_names(module).items():
+        if first in weights:
+            weights.setdefault(name, weights[first])
+    load_weights(module, weights)
 
 
 def _t5_configs(tokenizer: Tokenizer, dim: int, layers: int, heads: int, decoder_layers: int) -> list[dict]:
@@ -214,53 +243,9 @@ def _check_vocabulary(tokenizer: Tokenizer, vocab_size: int, path: str | Path) -
         )
 
 
-def _second_names(module: nn.Module) -> dict[str, str]:
-    """name -> first name of the same parameter, for parameters that have several names."""
-    first: dict[Tensor, str] = {}
-    seconds = {}
-    for name, parameter in module.named_parameters(remove_duplicate=False):
-        known = first.setdefault(parameter, name)
-        if known != name:
-            seconds[name] = known
-    return seconds
-
-
 @contextmanager
 def _seeded(seed: int) -> Iterator[None]:
     """Random numbers on the CPU from this seed; torch's own state is put back after."""
     with torch.random.fork_rng(devices=[]):
         torch.default_generator.manual_seed(seed)
         yield
-
-
-@contextmanager
-def _whole_file(file: Path) -> Iterator[Path]:
-    """A path to write to; moved to `file` when all went well, so that no half-written file gets its name."""
-    waiting = file.with_name(f".{file.name}.{os.getpid()}.part")
-    try:
-        waiting.touch()
-        mode = waiting.stat().st_mode
-        yield waiting
-        # The safetensors package makes files that only their owner can read; a reader is often shared.
-        waiting.chmod(mode)
-        os.replace(waiting, file)
-    finally:
-        waiting.unlink(missing_ok=True)
-
-
-def _read_json(file: Path) -> Mapping[str, Any]:
-    if not file.is_file():
-        raise ValueError(f"{file} is missing; give the folder of a reader, or make one with: wellread init.")
-    try:
-        return json.loads(file.read_text(encoding="utf8"))
-    except ValueError as error:
-        raise ValueError(f"{file} is not valid JSON: {error}; copy the folder again.") from error
-
-
-def _read_weights(file: Path) -> dict[str, Tensor]:
-    if not file.is_file():
-        raise ValueError(f"{file} is missing; copy the folder again.")
-    try:
-        return load_file(file)
-    except SafetensorError as error:
-        raise ValueError(f"{file} is truncated or damaged; copy it again ({error}).") from error

@@ -19,7 +19,18 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
-__all__ = ["fingerprint", "load_weights", "read_hub", "write_hub"]
+__all__ = [
+    "fingerprint",
+    "load_weights",
+    "named_weights",
+    "read_hub",
+    "read_json",
+    "read_weights",
+    "second_names",
+    "write_hub",
+    "write_json",
+    "write_weights",
+]
 
 SINGLE = "model.safetensors"
 INDEX = "model.safetensors.index.json"
@@ -38,10 +49,10 @@ def read_hub(path: str | Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
     folder = Path(path)
     if not folder.is_dir():
         raise ValueError(f"model folder {folder} does not exist; give a folder with config.json and {SINGLE}.")
-    config = _read_json(folder / "config.json")
+    config = read_json(folder / "config.json")
     weights: dict[str, Tensor] = {}
     for file in _weight_files(folder):
-        weights.update(_read_weights(file))
+        weights.update(read_weights(file))
     return config, weights
 
 
@@ -63,12 +74,12 @@ def write_hub(
     shards = _shards(weights, max_shard_bytes)
     names = [SINGLE] if len(shards) == 1 else [_shard_name(i, len(shards)) for i in range(len(shards))]
     for name, shard in zip(names, shards, strict=True):
-        _write_weights(folder / name, shard)
+        write_weights(folder / name, shard)
     if len(shards) > 1:
         total = sum(_num_bytes(tensor) for tensor in weights.values())
         places = {key: name for name, shard in zip(names, shards, strict=True) for key in shard}
-        _write_json(folder / INDEX, {"metadata": {"total_size": total}, "weight_map": places})
-    _write_json(folder / "config.json", config)
+        write_json(folder / INDEX, {"metadata": {"total_size": total}, "weight_map": places})
+    write_json(folder / "config.json", config)
     _remove_stale(folder, {*names, *([INDEX] if len(shards) > 1 else [])})
 
 
@@ -110,6 +121,23 @@ def load_weights(module: nn.Module, weights: Mapping[str, Tensor], *, ignore: It
             own[name].copy_(weights[name])
 
 
+def second_names(module: nn.Module) -> dict[str, str]:
+    """name -> first name of the same parameter, for parameters that have several names."""
+    first: dict[Tensor, str] = {}
+    seconds = {}
+    for name, parameter in module.named_parameters(remove_duplicate=False):
+        known = first.setdefault(parameter, name)
+        if known != name:
+            seconds[name] = known
+    return seconds
+
+
+def named_weights(module: nn.Module) -> dict[str, Tensor]:
+    """The module's own tensors (not copies) by name, each parameter once, under its first name."""
+    second = second_names(module)
+    return {name: weight for name, weight in module.state_dict(keep_vars=True).items() if name not in second}
+
+
 def fingerprint(weights: Mapping[str, Tensor]) -> str:
     """16 hex digits that tell two sets of weights apart.
 
@@ -134,14 +162,15 @@ def _weight_files(folder: Path) -> list[Path]:
         if (folder / single).is_file():
             return [folder / single]
         if (folder / index).is_file():
-            places = _read_json(folder / index).get("weight_map")
+            places = read_json(folder / index).get("weight_map")
             if not isinstance(places, dict) or not places:
                 raise ValueError(f"{folder / index} has no weight_map; download or copy it again.")
             return [folder / name for name in sorted(set(places.values()))]
     raise ValueError(f"{folder} holds no weights; it must have {SINGLE} or {INDEX}.")
 
 
-def _read_weights(file: Path) -> dict[str, Tensor]:
+def read_weights(file: Path) -> dict[str, Tensor]:
+    """The tensors of one .safetensors or .bin file. ValueError where it is missing or damaged."""
     if not file.is_file():
         raise ValueError(f"{file} is missing; download or copy it again.")
     try:
@@ -152,7 +181,8 @@ def _read_weights(file: Path) -> dict[str, Tensor]:
         raise ValueError(f"{file} is truncated or damaged; download or copy it again ({error}).") from error
 
 
-def _read_json(file: Path) -> dict[str, Any]:
+def read_json(file: Path) -> dict[str, Any]:
+    """The JSON object in a file. ValueError where it is missing or malformed."""
     if not file.is_file():
         raise ValueError(f"{file} is missing; a model folder needs it. Download or copy it again.")
     try:
@@ -164,7 +194,8 @@ def _read_json(file: Path) -> dict[str, Any]:
     return value
 
 
-def _write_weights(file: Path, weights: Mapping[str, Tensor]) -> None:
+def write_weights(file: Path, weights: Mapping[str, Tensor]) -> None:
+    """Write tensors as .safetensors, beside its place first, then moved there."""
     seen: set[int] = set()
     plain: dict[str, Tensor] = {}
     for name, tensor in weights.items():
@@ -180,7 +211,8 @@ def _write_weights(file: Path, weights: Mapping[str, Tensor]) -> None:
     os.replace(waiting, file)
 
 
-def _write_json(file: Path, value: Mapping[str, Any]) -> None:
+def write_json(file: Path, value: Mapping[str, Any]) -> None:
+    """Write a JSON object, beside its place first, then moved there."""
     waiting = _beside(file)
     waiting.write_text(json.dumps(dict(value), indent=2, sort_keys=True) + "\n", encoding="utf8")
     os.replace(waiting, file)

@@ -76,7 +76,7 @@ def generate(
     greedy. length_penalty: exponent of the length by which a finished hypothesis' score is divided; above 0
     favours longer ones. early_stopping: True ends a question at its num_beams-th finished hypothesis; False
     when the best open one, at its present length, is no better than the worst finished one; "never" when it
-    cannot become better at any length. min_tokens: no end token before so many tokens. device: where the
+    cannot become better at any length. min_tokens: so many tokens come before an end token. device: where the
     tokens live; None is the CPU. A finished row only gets pad tokens. ValueError for numbers out of range.
     """
     _check(batch=batch, max_tokens=max_tokens, num_beams=num_beams, min_tokens=min_tokens)

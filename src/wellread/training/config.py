@@ -127,8 +127,8 @@ class StageConfig:
 class DataConfig:
     """Where passages and candidates come from.
 
-    corpus: folder of passages. index: folder of a search index over them; or candidates: a file of rows
-    {id, ids, scores} with the candidates of every question. memory: folder of a memory whose states are read
+    corpus: folder of passages. index: folder of a search index over them; or candidates: a file with the
+    candidates of every question, as retriever "given" reads it. memory: folder of a memory whose states are read
     instead of encoded, where the memory encoder is frozen. stages: the curriculum, in the order of their
     steps. drop_unanswerable: leave out questions of which no candidate or positive holds an answer.
     """
@@ -168,10 +168,12 @@ class DataConfig:
 class TaskConfig:
     """Questions to train on. weight: its share of the questions drawn, relative to the other tasks'.
 
-    target: the first of a question's answers, or one drawn anew each time. limit: only the first questions.
+    questions: a file or folder; split: only this part of it. target: the first of a question's answers, or one
+    drawn anew each time. limit: only the first questions.
     """
 
     questions: Path
+    split: str | None = None
     weight: float = 1.0
     target: Literal["first", "sample"] = "first"
     limit: int | None = None
@@ -187,10 +189,12 @@ class TaskConfig:
 class DevConfig:
     """Questions to choose the best weights by. limit: the first questions. batch_size: questions at a time.
 
-    top_k: candidates; None for as many as the last stage of training reads.
+    questions: a file or folder; split: only this part of it. top_k: candidates; None for as many as the last
+    stage of training reads.
     """
 
     questions: Path
+    split: str | None = None
     limit: int = 200
     batch_size: int = 8
     top_k: int | None = None

@@ -43,7 +43,9 @@ SCHEDULES: dict[str, Callable[[int, int, int], float]] = {
     "cosine": lambda step, warmup, steps: (
         _rise(step, warmup) * 0.5 * (1 + math.cos(math.pi * _done(step, warmup, steps)))
     ),
-    "inverse_sqrt": lambda step, warmup, steps: _rise(step, warmup) / math.sqrt(max(step - warmup + 1, 1)),
+    "inverse_sqrt": lambda step, warmup, steps: (
+        _rise(step, warmup) * math.sqrt(max(warmup, 1) / max(step + 1, warmup, 1))
+    ),
 }
 """name -> share of the learning rate at a step (from 0), given the warm-up and the number of steps."""
 

@@ -1,0 +1,173 @@
+"""`wellread memory`: look after a memory."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from wellread.cli.output import emit, json_option, say
+
+if TYPE_CHECKING:
+    from wellread.memory.store import Memory
+
+__all__ = ["command"]
+
+_SHOWN = 20  # damaged passages named without --json
+
+
+@click.group()
+def command() -> None:
+    """Look after a memory: what is in it, whether it is sound, and changes without a rebuild."""
+
+
+@command.command()
+@click.argument("memory")
+@json_option
+def info(memory: str, as_json: bool) -> None:
+    """What a memory holds, what it takes, and which model it belongs to.
+
+    \b
+    Example:
+      wellread memory info memory
+    """
+    from wellread.memory.store import Memory
+
+    facts = Memory.open(memory).info()
+    emit(facts, as_json, _as_text(memory, facts))
+
+
+def _as_text(memory: str, facts: Mapping[str, Any]) -> str:
+    error = "".join(f", {name} {value:.4f}" for name, value in facts["error"].items())
+    states = f"{facts['bytes_per_token']} bytes per token{error}" if facts["dim"] else "tokens only"
+    lines = [
+        f"{memory}: {facts['passages']} passages, {facts['tokens']} tokens, {facts['bytes'] / 2**20:.1f} MiB"
+        + ("" if facts["complete"] else " (not finished: run the same `wellread memorize` again)"),
+        f"codec        {facts['codec']}: {states}",
+        *(f"{name:<12} {value}" for name, value in facts["fingerprint"].items()),
+        f"created      {facts['created']}, changed {facts['changed']}",
+    ]
+    return "\n".join(lines)
+
+
+@command.command()
+@click.argument("memory")
+@json_option
+@click.pass_context
+def verify(ctx: click.Context, memory: str, as_json: bool) -> None:
+    """Read every byte and compare it with what was written; exit code 1 if something is damaged.
+
+    \b
+    Example:
+      wellread memory verify memory
+    """
+    from wellread.memory.verify import verify as look
+
+    found = look(memory)
+    names = ", ".join(found["damaged"][:_SHOWN])
+    more = f" and {len(found['damaged']) - _SHOWN} more" if len(found["damaged"]) > _SHOWN else ""
+    human = f"{memory}: {found['passages']} passages, " + (
+        "nothing damaged" if found["ok"] else f"{len(found['damaged'])} damaged: {names}{more}"
+    )
+    emit(found, as_json, human)
+    if not found["ok"]:
+        ctx.exit(1)
+
+
+@command.command()
+@click.argument("memory")
+@click.argument("corpus")
+@click.option("--model", required=True, help="Folder of the model the memory was made with.")
+@json_option
+def add(memory: str, corpus: str, model: str, as_json: bool) -> None:
+    """Add the passages of a corpus; those already there are left alone.
+
+    \b
+    Example:
+      wellread memory add memory new-corpus --model model
+    """
+    from wellread.memory.edit import add as edit
+
+    _edit(edit, memory, corpus, model, as_json, "added")
+
+
+@command.command()
+@click.argument("memory")
+@click.argument("corpus")
+@click.option("--model", required=True, help="Folder of the model the memory was made with.")
+@json_option
+def update(memory: str, corpus: str, model: str, as_json: bool) -> None:
+    """Replace passages by those of the same ids in a corpus.
+
+    \b
+    Example:
+      wellread memory update memory corrected-corpus --model model
+    """
+    from wellread.memory.edit import update as edit
+
+    _edit(edit, memory, corpus, model, as_json, "replaced")
+
+
+def _edit(edit: Callable, memory: str, corpus: str, model: str, as_json: bool, done: str) -> None:
+    from wellread.corpus.store import Corpus
+    from wellread.memory.store import Memory
+    from wellread.pipeline import load_model
+
+    store, passages = Memory.open(memory), Corpus.open(corpus)
+    encode, fingerprint, _ = load_model(model).encoder_for_memory(passages.cutting)
+    report = edit(store, passages, encode, fingerprint)
+    _follow(store, gone=report.written if done == "replaced" else (), written=report.written)
+    result = {done: len(report.written), "unchanged": report.unchanged, **store.info()}
+    human = f"{memory}: {len(report.written)} passages {done}, {report.unchanged} unchanged, now {len(store)}"
+    emit(result, as_json, human)
+
+
+@command.command()
+@click.argument("memory")
+@click.argument("ids", nargs=-1)
+@click.option("--from", "file", type=click.Path(exists=True, dir_okay=False), help="A file with one id per line.")
+@click.option("--compact", is_flag=True, help="Also free the space of deleted passages.")
+@json_option
+def delete(memory: str, ids: tuple[str, ...], file: str | None, compact: bool, as_json: bool) -> None:
+    """Forget passages.
+
+    \b
+    Examples:
+      wellread memory delete memory p17 p18
+      wellread memory delete memory --from ids.txt --compact
+    """
+    from wellread.memory.store import Memory
+
+    names = [*ids, *(Path(file).read_text(encoding="utf8").split("\n") if file else ())]
+    names = [name.rstrip("\r") for name in names if name.strip()]
+    if not names and not compact:
+        raise ValueError("no ids were given; name passages, or give --from FILE with one id per line.")
+    store = Memory.open(memory)
+    deleted = store.delete(names)
+    _follow(store, gone=tuple(dict.fromkeys(names)), written=())
+    freed = store.compact() if compact else 0
+    human = f"{memory}: {deleted} passages deleted, now {len(store)}" + (f", {freed} bytes freed" if compact else "")
+    emit({"deleted": deleted, "freed": freed, **store.info()}, as_json, human)
+
+
+def _follow(memory: Memory, *, gone: Sequence[str], written: Sequence[str]) -> None:
+    """Bring the search index inside the memory after a change of its passages."""
+    from wellread.pipeline import INDEX_FOLDER
+    from wellread.retrieval import RETRIEVERS, open_index
+
+    folder = memory.path / INDEX_FOLDER
+    if not (folder / "index.json").is_file():
+        return
+    index = open_index(folder)
+    if len(index) == len(memory) + len(gone) - len(written):
+        if gone:
+            index.delete(gone)
+        if written:
+            groups = (written[start : start + 1024] for start in range(0, len(written), 1024))
+            index.add(passage for group in groups for passage in memory.passages(group))
+    if len(open_index(folder)) != len(memory):
+        # An earlier change was killed between the memory and its index.
+        say("the index does not hold the passages of the memory; building it again")
+        RETRIEVERS[index.name].build(memory, folder, overwrite=True)

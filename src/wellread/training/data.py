@@ -1,0 +1,271 @@
+"""Training questions and their candidates -> batches, any step's at once.
+
+`Batches.batch(step)` is a function of (seed, step): which task a question is drawn from, which of its
+questions comes next, which answer is the target and whether a positive is put among the candidates. So a
+resumed run needs to know nothing but its step.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import TYPE_CHECKING
+
+import numpy as np
+import torch
+from torch import Tensor
+from tqdm import tqdm
+
+from wellread.corpus.store import Corpus
+from wellread.reading.batching import CandidateRow, batch_candidates
+from wellread.types import Candidates, Passage, Question, TrainingBatch
+
+if TYPE_CHECKING:
+    from wellread.memory.store import Memory
+    from wellread.reading.frame import Frame
+    from wellread.training.candidates import Finder
+    from wellread.training.config import DataConfig, StageConfig, TaskConfig
+
+__all__ = ["Batches", "Example", "PassageTokens", "Task", "collate", "prepare_task"]
+
+# Tasks are drawn in blocks of this many questions, so that any place is found without drawing all before it.
+BLOCK = 4096
+FRAMED_AT_ONCE = 2048
+
+
+@dataclass(frozen=True)
+class Task:
+    """Training questions with the candidates of each. positives: those known positives that the corpus has.
+
+    left_out: why and how many questions of the file are not trained on.
+    """
+
+    name: str
+    config: TaskConfig
+    questions: Sequence[Question]
+    candidates: Sequence[Candidates]
+    positives: Sequence[tuple[str, ...]]
+    left_out: Mapping[str, int]
+
+    def passages(self, *, positives: bool) -> Iterator[str]:
+        """The ids of all passages that may be read for these questions."""
+        for candidates in self.candidates:
+            yield from candidates.ids
+        if positives:
+            for ids in self.positives:
+                yield from ids
+
+
+def prepare_task(
+    name: str, config: TaskConfig, questions: Sequence[Question], *, data: DataConfig, finder: Finder, corpus: Corpus
+) -> Task:
+    """Find the candidates of a task's questions and leave out those that cannot be trained on."""
+    answered = [question for question in questions if any(answer.strip() for answer in question.answers)]
+    found = finder.find(answered, top_k=data.top_k, name=name)
+    rows = [
+        (question, candidates, tuple(id for id in question.positive if id in corpus))
+        for question, candidates in zip(answered, found)
+        if candidates.ids
+    ]
+    left_out = {"without_answer": len(questions) - len(answered), "without_candidates": len(answered) - len(rows)}
+    if data.drop_unanswerable:
+        holds = _Holds(corpus)
+        golden = any(stage.gold_share > 0 for stage in data.stages)
+        kept = [row for row in rows if holds.answer(*row, golden=golden)]
+        left_out["unanswerable"] = len(rows) - len(kept)
+        rows = kept
+    if not rows:
+        raise ValueError(
+            f"no question of tasks.{name} can be trained on ({config.questions}: {len(questions)} questions, left out: "
+            f"{', '.join(f'{number} {reason}' for reason, number in left_out.items())}); give questions with answers."
+        )
+    if any(stage.gold_share > 0 for stage in data.stages) and not any(positives for *_, positives in rows):
+        raise ValueError(
+            f"data.stages ask for gold_share, but no question of tasks.{name} names a positive passage of corpus "
+            f"{data.corpus}; set gold_share = 0 or give questions with `positive`."
+        )
+    return Task(name, config, *map(list, zip(*rows)), left_out)
+
+
+class _Holds:
+    """Which passages hold an answer, word for word; the words of every passage are cut once."""
+
+    def __init__(self, corpus: Corpus) -> None:
+        self.corpus = corpus
+        self.words: dict[str, str] = {}
+
+    def answer(
+        self, question: Question, candidates: Candidates, positives: tuple[str, ...], *, golden: bool
+    ) -> bool:
+        """Whether a question can be answered from what may be read for it."""
+        if set(positives) & set(candidates.ids) or (golden and positives):
+            return True
+        new = [name for name in candidates.ids if name not in self.words]
+        self.words.update((item.id, _words(f"{item.title} {item.text}")) for item in self.corpus.get(new))
+        answers = [words for words in map(_words, question.answers) if words.strip()]
+        return any(words in self.words[name] for name in candidates.ids for words in answers)
+
+
+def _words(text: str) -> str:
+    words = " ".join(re.findall(r"[^\W_]+", text.casefold()))
+    return f" {words} "
+
+
+class PassageTokens:
+    """The tokens of framed passages, each once: one long int32 array and where every passage starts."""
+
+    def __init__(self, frame: Frame, corpus: Corpus, ids: Iterable[str], *, progress: bool = False) -> None:
+        wanted = dict.fromkeys(ids)
+        pieces: list[np.ndarray] = []
+        lengths = [0]
+        self._row: dict[str, int] = {}
+        with tqdm(total=len(wanted), desc="passages", disable=not progress) as bar:
+            for passages in _fetched(corpus, wanted):
+                rows = frame.passages(passages)
+                pieces.append(np.concatenate([np.asarray(row, dtype=np.int32) for row in rows]))
+                for passage, row in zip(passages, rows):
+                    self._row[passage.id] = len(self._row)
+                    lengths.append(len(row))
+                bar.update(len(passages))
+        self._tokens = np.concatenate(pieces) if pieces else np.zeros(0, dtype=np.int32)
+        self._starts = np.cumsum(lengths)
+
+    def __len__(self) -> int:
+        return len(self._row)
+
+    def __getitem__(self, id: str) -> np.ndarray:
+        row = self._row[id]
+        return self._tokens[self._starts[row] : self._starts[row + 1]]
+
+
+def _fetched(corpus: Corpus, wanted: Mapping[str, None]) -> Iterator[list[Passage]]:
+    """The wanted passages in lists; in one sweep where they are a large part of the corpus."""
+    if len(wanted) * 4 > len(corpus):
+        missing = dict(wanted)
+        for passages in corpus.batches(FRAMED_AT_ONCE):
+            some = [passage for passage in passages if passage.id in wanted]
+            for passage in some:
+                del missing[passage.id]
+            if some:
+                yield some
+        wanted = missing  # those the corpus does not have; `get` names them
+    ids = list(wanted)
+    for start in range(0, len(ids), FRAMED_AT_ONCE):
+        yield corpus.get(ids[start : start + FRAMED_AT_ONCE])
+
+
+@dataclass(frozen=True, slots=True)
+class Example:
+    """One question as it is put before the reader."""
+
+    question: Question
+    task: str
+    target: str
+    ids: tuple[str, ...]
+    scores: tuple[float, ...]
+
+
+def collate(
+    examples: Sequence[Example], frame: Frame, passages: PassageTokens, *, memory: Memory | None = None
+) -> TrainingBatch:
+    """Examples -> tensors. memory: read the states of the passages from it."""
+    states: dict[str, Tensor] = {}
+    if memory is not None:
+        ids = list(dict.fromkeys(name for example in examples for name in example.ids))
+        states = dict(zip(ids, memory.fetch(ids).states))
+    rows = [
+        [
+            CandidateRow(id=name, tokens=passages[name], score=score, states=states.get(name))
+            for name, score in zip(example.ids, example.scores)
+        ]
+        for example in examples
+    ]
+    candidates = batch_candidates(rows, frame.tokenizer.pad)
+    positive = torch.zeros(candidates.exists.shape, dtype=torch.bool)
+    for index, example in enumerate(examples):
+        for column, name in enumerate(example.ids):
+            positive[index, column] = name in example.question.positive
+    target, target_mask = frame.targets([example.target for example in examples])
+    inputs = frame.questions([example.question.text for example in examples])
+    return TrainingBatch(inputs, candidates, target, target_mask, positive, [example.task for example in examples])
+
+
+class Batches:
+    """The batches of a run, by step. Every question of a task comes once before any comes again."""
+
+    def __init__(
+        self,
+        tasks: Sequence[Task],
+        passages: PassageTokens,
+        frame: Frame,
+        *,
+        data: DataConfig,
+        batch_size: int,
+        seed: int = 0,
+        memory: Memory | None = None,
+    ) -> None:
+        self.tasks, self.passages, self.frame = list(tasks), passages, frame
+        self.data, self.batch_size, self.seed, self.memory = data, batch_size, seed, memory
+        weights = np.array([task.config.weight for task in tasks], dtype=np.float64)
+        self._shares = weights / weights.sum()
+        # counts before block 0, 1, ...: how many questions of each task the earlier blocks have taken
+        self._before = [np.zeros(len(self.tasks), dtype=np.int64)]
+        self._block = lru_cache(maxsize=4)(self._draw_block)
+        self._order = lru_cache(maxsize=2 * len(self.tasks))(self._draw_order)
+
+    def batch(self, step: int, part: int = 0, parts: int = 1) -> TrainingBatch:
+        """Part `part` of `parts` of the questions of a step (steps count from 0)."""
+        return collate(self.examples(step, part, parts), self.frame, self.passages, memory=self.memory)
+
+    def examples(self, step: int, part: int = 0, parts: int = 1) -> list[Example]:
+        """The questions of a step, as they are put before the reader."""
+        places = range(step * self.batch_size, (step + 1) * self.batch_size)
+        mine = np.array_split(np.arange(self.batch_size), parts)[part]
+        stage = self.data.stage(step)
+        return [self._example(places[index], stage) for index in mine]
+
+    def _example(self, place: int, stage: StageConfig) -> Example:
+        task, index = self._drawn(place)
+        rng = self._rng(3, place)
+        question, found = task.questions[index], task.candidates[index].top(stage.top_k)
+        answers = [answer for answer in question.answers if answer.strip()]
+        # Drawn whether needed or not: what one option draws must not move what another one does.
+        which, chance, golden = rng.random(3)
+        target = answers[int(which * len(answers))] if task.config.target == "sample" else answers[0]
+        ids, scores, positives = found.ids, found.scores, task.positives[index]
+        if positives and chance < stage.gold_share and not set(ids) & set(question.positive):
+            keep = min(len(ids), stage.top_k - 1)
+            ids = (*ids[:keep], positives[int(golden * len(positives))])
+            scores = (*scores[:keep], scores[-1])
+        return Example(question, task.name, target, ids, scores)
+
+    def _drawn(self, place: int) -> tuple[Task, int]:
+        """The task and the question in a place of the endless row of training questions."""
+        drawn, nth = self._block(place // BLOCK)
+        number = int(drawn[place % BLOCK])
+        task = self.tasks[number]
+        epoch, index = divmod(int(nth[place % BLOCK]), len(task.questions))
+        return task, int(self._order(number, epoch)[index])
+
+    def _draw_block(self, block: int) -> tuple[np.ndarray, np.ndarray]:
+        """Of every place in a block: the number of its task, and how many of that task came before."""
+        while len(self._before) <= block:
+            drawn = self._numbers(len(self._before) - 1)
+            self._before.append(self._before[-1] + np.bincount(drawn, minlength=len(self.tasks)))
+        drawn = self._numbers(block)
+        nth = np.zeros(BLOCK, dtype=np.int64)
+        for number in range(len(self.tasks)):
+            same = drawn == number
+            nth[same] = self._before[block][number] + np.arange(same.sum())
+        return drawn, nth
+
+    def _numbers(self, block: int) -> np.ndarray:
+        return self._rng(1, block).choice(len(self.tasks), size=BLOCK, p=self._shares)
+
+    def _draw_order(self, number: int, epoch: int) -> np.ndarray:
+        return self._rng(2, number, epoch).permutation(len(self.tasks[number].questions))
+
+    def _rng(self, *key: int) -> np.random.Generator:
+        return np.random.default_rng([self.seed, *key])

@@ -1,0 +1,368 @@
+"""The training loop: the sum of a system's losses, made smaller step by step.
+
+A step's work is a function of (seed, step) alone: its questions (data.py) and its random numbers are drawn
+anew from them, so a resumed run repeats what an unbroken one would have done. Neither the number of pieces
+nor the number of processes changes the result: every loss is a mean over units (target tokens, questions),
+and a piece counts by its share of the step's units.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import math
+import signal
+import threading
+import time
+from collections import defaultdict
+from collections.abc import Callable, Iterator, Mapping
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from types import FrameType
+from typing import Any, Protocol
+
+import torch
+from torch import Tensor, nn
+from tqdm import tqdm
+
+from wellread.model import Model, save_model
+from wellread.reading.batching import to_device
+from wellread.training.checkpoint import RunLog, read_checkpoint, replace_folder, settle_folder, write_checkpoint
+from wellread.training.config import TrainingConfig
+from wellread.training.optimizers import learning_rate, make_optimizer, trained_parameters
+from wellread.training.processes import Processes
+from wellread.types import TrainingBatch
+
+__all__ = ["BatchSource", "Evaluate", "TrainReport", "train"]
+
+Evaluate = Callable[[Model], Mapping[str, float]]
+
+LOWER_IS_BETTER = frozenset({"loss", "nll", "perplexity"})
+PRECISIONS = {"fp32": None, "bf16": torch.bfloat16}
+
+
+class BatchSource(Protocol):
+    """Where batches come from: data.Batches, or anything with this method."""
+
+    def batch(self, step: int, part: int = 0, parts: int = 1) -> TrainingBatch:
+        """Part `part` of the `parts` that the questions of a step are divided into; the same every time."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class TrainReport:
+    """steps: done, over all starts of the run. best: the best value of the chosen metric, None without an
+    evaluation. checkpoint: the model folder to use: out/best, else out/last. finished: False when stopped."""
+
+    steps: int
+    best: float | None
+    checkpoint: Path
+    finished: bool = True
+
+
+UNITS: dict[str, Callable[[TrainingBatch], int]] = {
+    "tokens": lambda batch: int(batch.target_mask.sum()),
+    "questions": lambda batch: batch.inputs.batch,
+    "ranked": lambda batch: int((batch.candidates.exists.sum(-1) > 1).sum()),
+}
+"""What losses are means over: target tokens, questions, questions with something to rank."""
+
+UNIT_OF = defaultdict(lambda: "questions", nll="tokens", distillation="ranked")
+"""name of a loss -> its unit."""
+
+
+def train(
+    model: Model,
+    batches: BatchSource,
+    config: TrainingConfig,
+    *,
+    out: str | Path,
+    evaluate: Evaluate | None = None,
+    progress: bool = True,
+    processes: Processes | None = None,
+) -> TrainReport:
+    """Train the model in place, or go on where the run in `out` stopped; the model keeps its device.
+
+    SIGTERM and SIGINT finish the step, save, and return with finished=False. ValueError where a loss or a
+    gradient is not finite, and where `evaluate` does not give the metric to choose by.
+    """
+    processes = processes or Processes()
+    if config.batch_size < config.accumulate * processes.count:
+        raise ValueError(
+            f"batch_size={config.batch_size} but a step has {config.accumulate * processes.count} parts "
+            f"(accumulate={config.accumulate} in {processes.count} processes); give every part a question."
+        )
+    out = Path(out)
+    out.mkdir(parents=True, exist_ok=True)
+    devices = [model.device] if model.device.type == "cuda" else []
+    with torch.random.fork_rng(devices=devices), _checkpointing(model.system, config):
+        run = _Run(model, batches, config, out=out, evaluate=evaluate, progress=progress, processes=processes)
+        with _stop_signals() as stop:
+            run.go(stop)
+        return run.finish()
+
+
+@dataclass
+class _Meter:
+    """What happened since the last row of the log. timed: the steps of this start of the run."""
+
+    losses: dict[str, Tensor] = field(default_factory=dict)
+    norm: Tensor | float = 0.0
+    steps: int = 0
+    timed: int = 0
+    waited: float = 0.0
+    since: float = field(default_factory=time.perf_counter)
+
+    def add(self, losses: Mapping[str, Tensor], norm: Tensor) -> None:
+        for name, value in losses.items():
+            self.losses[name] = self.losses.get(name, 0.0) + value
+        self.norm = norm
+        self.steps += 1
+        self.timed += 1
+
+
+class _Run:
+    """One run: what `train` holds while it works."""
+
+    def __init__(
+        self,
+        model: Model,
+        batches: BatchSource,
+        config: TrainingConfig,
+        *,
+        out: Path,
+        evaluate: Evaluate | None,
+        progress: bool,
+        processes: Processes,
+    ) -> None:
+        self.model, self.batches, self.config = model, batches, config
+        self.out, self.evaluate, self.processes = out, evaluate, processes
+        processes.share(model.system)
+        self.weights = trained_parameters(model.system)
+        self.optimizer = make_optimizer(model.system, config)
+        self.step, self.saved, self.best = 0, 0, None
+        self.finished = False
+        self.meter = _Meter()
+        if processes.main:
+            settle_folder(out / "best")
+        self._resume()
+        processes.wait()
+        self.log = RunLog(out, step=self.step, write=processes.main)
+        self.bar = tqdm(
+            total=config.steps,
+            initial=self.step,
+            desc="train",
+            unit="step",
+            disable=not (progress and processes.main),
+        )
+
+    # -- the steps -----------------------------------------------------------------------------------------
+
+    def go(self, stop: _Stop) -> None:
+        """Work until the last step, or until asked to stop."""
+        self.model.system.train()
+        with ThreadPoolExecutor(max_workers=1, thread_name_prefix="batches") as ahead, self.bar:
+            waiting = self._ask(ahead, self.step)
+            while self.step < self.config.steps:
+                begun = time.perf_counter()
+                parts = waiting.result()
+                self.meter.waited += time.perf_counter() - begun
+                waiting = self._ask(ahead, self.step + 1)
+                asked = self._one_step(parts, stop.asked)
+                self.step += 1
+                self.bar.update()
+                self._after_step()
+                if asked:
+                    break
+        self.finished = self.step >= self.config.steps
+
+    def _ask(self, ahead: ThreadPoolExecutor, step: int) -> Future | None:
+        """Have the parts of a step that are this process's made while the one before is worked on."""
+        if step >= self.config.steps:
+            return None
+        mine, count = self.config.accumulate, self.config.accumulate * self.processes.count
+        parts = range(self.processes.rank * mine, (self.processes.rank + 1) * mine)
+        return ahead.submit(lambda: [self.batches.batch(step, part, count) for part in parts])
+
+    def _one_step(self, parts: list[TrainingBatch], asked: bool) -> bool:
+        """Change the weights once; whether any process was asked to stop."""
+        own = torch.tensor([[float(unit(part)) for unit in UNITS.values()] for part in parts])
+        *total, stops = self.processes.sum(torch.cat([own.sum(0), torch.tensor([float(asked)])])).tolist()
+        losses: dict[str, Tensor] = {}
+        for index, part in enumerate(parts):
+            shares = dict(zip(UNITS, (mine / max(all_, 1) for mine, all_ in zip(own[index].tolist(), total))))
+            self._seed(index)
+            for name, value in self._backward(part, shares).items():
+                losses[name] = losses.get(name, 0.0) + value
+        self.processes.add_gradients(self.weights)
+        limit = self.config.clip or math.inf
+        norm = nn.utils.clip_grad_norm_([w for w in self.weights if w.grad is not None], limit)
+        for group in self.optimizer.param_groups:
+            group["lr"] = learning_rate(self.config, self.step)
+        self.optimizer.step()
+        self.optimizer.zero_grad(set_to_none=True)
+        self.meter.add(losses, norm)
+        return stops > 0
+
+    def _backward(self, batch: TrainingBatch, shares: Mapping[str, float]) -> dict[str, Tensor]:
+        """Add one part's gradients; its share of every loss, detached."""
+        dtype, kind = PRECISIONS[self.config.precision], self.model.device.type
+        # The cache would keep weights cast without a gradient where a system reads once without one.
+        with torch.autocast(kind, dtype=dtype, enabled=dtype is not None, cache_enabled=False):
+            losses = self.model.system.losses(to_device(batch, self.model.device))
+        losses = {name: value * shares[UNIT_OF[name]] for name, value in losses.items()}
+        sum(losses.values()).backward()
+        return {name: value.detach() for name, value in losses.items()}
+
+    def _seed(self, index: int) -> None:
+        part = self.processes.rank * self.config.accumulate + index
+        digest = hashlib.sha256(f"{self.config.seed} {self.step} {part}".encode()).digest()
+        torch.manual_seed(int.from_bytes(digest[:7], "little"))
+
+    # -- between the steps ---------------------------------------------------------------------------------
+
+    def _after_step(self) -> None:
+        config, last = self.config, self.step == self.config.steps
+        if self.step % config.log_every == 0 or last:
+            self._log()
+        if self.evaluate and ((config.evaluate_every and self.step % config.evaluate_every == 0) or last):
+            self._evaluate()
+        if config.save_every and self.step % config.save_every == 0 and not last:
+            self._save()
+
+    def _log(self) -> None:
+        meter, seconds = self.meter, time.perf_counter() - self.meter.since
+        means = {name: value / meter.steps for name, value in self._sums().items()}
+        norm = float(meter.norm)
+        questions = self.config.batch_size * meter.timed
+        self.log.write(
+            {
+                "step": self.step,
+                "loss": sum(means.values()),
+                **means,
+                "learning_rate": learning_rate(self.config, self.step - 1),
+                "grad_norm": norm,
+                "questions_per_second": round(questions / seconds, 3),
+                "seconds": round(seconds, 3),
+                "waited": round(meter.waited, 3),
+            }
+        )
+        self.bar.set_postfix({"loss": f"{sum(means.values()):.3f}", "q/s": f"{questions / seconds:.1f}"})
+        self.meter = _Meter()
+
+    def _sums(self) -> dict[str, float]:
+        """The losses since the last row, summed over steps and processes. ValueError where one is not finite."""
+        names = list(self.meter.losses)
+        values = self.processes.sum(torch.stack([self.meter.losses[name].float() for name in names])).tolist()
+        found = dict(zip(names, values))
+        shown = {**found, "grad_norm": float(self.meter.norm)}
+        if not all(map(math.isfinite, shown.values())):
+            raise ValueError(
+                f"training went astray before step {self.step}: "
+                f"{', '.join(f'{name}={value:.4g}' for name, value in shown.items())}. "
+                "Lower training.learning_rate, lengthen training.warmup, or set a smaller training.clip."
+            )
+        return found
+
+    def _evaluate(self) -> None:
+        begun = time.perf_counter()
+        self.model.system.eval()
+        found = dict(self.evaluate(self.model))
+        self.model.system.train()
+        name = self.config.keep_best
+        if name not in found:
+            raise ValueError(f"training.keep_best={name!r} was not measured; use one of: {', '.join(found)}.")
+        sign = -1 if name in LOWER_IS_BETTER else 1
+        better = self.best is None or sign * found[name] > sign * self.best
+        spent = time.perf_counter() - begun
+        self.log.write({"step": self.step, "dev": found, "best": better, "seconds": round(spent, 3)})
+        if better:
+            self.best = found[name]
+            self._write_model("best")
+        self.meter.since += time.perf_counter() - begun
+
+    # -- files ---------------------------------------------------------------------------------------------
+
+    def _resume(self) -> None:
+        state = read_checkpoint(self.out)
+        if state is None:
+            return
+        self.model.system.load_state_dict(state["weights"])
+        self.optimizer.load_state_dict(state["optimizer"])
+        self.step, self.best = state["step"], state["best"]
+        self.saved = self.step
+        if self.processes.main:  # the sums of all processes; they must not be counted once more
+            sums = {name: torch.tensor(value, device=self.model.device) for name, value in state["losses"].items()}
+        else:
+            sums = dict.fromkeys(state["losses"], torch.zeros((), device=self.model.device))
+        self.meter = _Meter(losses=sums, steps=state["steps"], timed=0)
+
+    def _save(self) -> None:
+        begun = time.perf_counter()
+        sums = self._sums() if self.meter.steps else {}
+        if self.processes.main:
+            state = {"weights": self.model.system.state_dict(), "optimizer": self.optimizer.state_dict()}
+            meter = {"losses": sums, "steps": self.meter.steps}
+            write_checkpoint(self.out, {**state, **meter, "step": self.step, "best": self.best})
+        self.saved = self.step
+        self.meter.since += time.perf_counter() - begun
+
+    def _write_model(self, name: str) -> None:
+        if self.processes.main:
+            replace_folder(self.out / name, lambda folder: save_model(folder, self.model))
+
+    def finish(self) -> TrainReport:
+        """Save what was reached and say so."""
+        if self.saved < self.step:
+            self._save()
+            self._write_model("last")
+        elif not (self.out / "last").is_dir():
+            self._write_model("last")
+        self.processes.wait()
+        self.model.system.eval()
+        best = self.out / "best"
+        chosen = best if best.is_dir() else self.out / "last"
+        return TrainReport(self.step, self.best, chosen, self.finished)
+
+
+class _Stop:
+    """Whether a signal asked to stop."""
+
+    asked = False
+
+
+@contextmanager
+def _stop_signals() -> Iterator[_Stop]:
+    """Turn the first SIGTERM or SIGINT into a request; the second one acts as it always does."""
+    stop = _Stop()
+    if threading.current_thread() is not threading.main_thread():
+        yield stop  # only the main thread may change what signals do
+        return
+    before = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)}
+
+    def ask(number: int, frame: FrameType | None) -> None:
+        stop.asked = True
+        signal.signal(number, before[number])
+
+    for number in before:
+        signal.signal(number, ask)
+    try:
+        yield stop
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+@contextmanager
+def _checkpointing(system: nn.Module, config: TrainingConfig) -> Iterator[None]:
+    """Activation checkpointing in every part that knows it, while training."""
+    able: list[Any] = [part for part in system.modules() if hasattr(part, "gradient_checkpointing")]
+    before = [part.gradient_checkpointing for part in able]
+    for part in able:
+        part.gradient_checkpointing = config.activation_checkpointing
+    try:
+        yield
+    finally:
+        for part, value in zip(able, before):
+            part.gradient_checkpointing = value

@@ -1,0 +1,175 @@
+"""Hybrid and given retrieval: rank fusion by the formula, options shared out, runs read from files."""
+
+from __future__ import annotations
+
+import gzip
+import json
+import zlib
+
+import numpy as np
+import pytest
+
+from wellread.retrieval import open_index
+from wellread.retrieval.given import GivenRetriever, read_run
+from wellread.retrieval.hybrid import HybridRetriever, fuse
+from wellread.retrieval.lexical import LexicalRetriever
+from wellread.types import Candidates, Passage, Probe, Question
+
+WORDS = ["moon", "planet", "orbit", "river", "valley", "castle", "bridge", "engine", "copper", "silver"]
+
+
+class LetterEncoder:
+    """Random but fixed vectors of texts."""
+
+    name = "letters"
+
+    def passages(self, passages):
+        return self.questions([passage.text for passage in passages])
+
+    def questions(self, texts):
+        return np.stack([np.random.default_rng(zlib.crc32(t.encode())).standard_normal(8) for t in texts]).astype("f4")
+
+
+def make(numbers):
+    return [
+        Passage(f"p{n}", f"{WORDS[n % 10]} {WORDS[n * 7 % 10]} {WORDS[n % 3]}", metadata={"odd": n % 2})
+        for n in numbers
+    ]
+
+
+def build(tmp_path, numbers=range(30), name="index", **options):
+    return HybridRetriever.build(make(numbers), tmp_path / name, encoder=LetterEncoder(), **options)
+
+
+PROBES = [Probe(words=word) for word in WORDS]
+
+
+def test_fusion_follows_the_formula():
+    fused = fuse([Candidates(("a", "b", "c"), (9, 8, 7)), Candidates(("c", "a"), (1, 0.5))])
+    scores = {"a": 1 / 61 + 1 / 62, "b": 1 / 62, "c": 1 / 63 + 1 / 61}
+    assert fused.ids == ("a", "c", "b")
+    assert fused.scores == pytest.approx([scores[name] for name in fused.ids])
+
+
+def test_fusion_knows_ranks_only():
+    assert fuse([Candidates(("a", "b"), (2, 1))]).scores == fuse([Candidates(("x", "y"), (200, -1))]).scores
+
+
+def test_the_hybrid_ranking_is_the_fusion_of_its_parts(tmp_path):
+    retriever = build(tmp_path, depth=7, rank_constant=10.0)
+    lexical, dense = (part.search(PROBES, top_k=7) for part in retriever.parts)
+    expected = [fuse(pair, rank_constant=10.0).top(5) for pair in zip(lexical, dense)]
+    assert retriever.search(PROBES, top_k=5) == expected
+    assert open_index(tmp_path / "index").search(PROBES, top_k=5) == expected
+
+
+def test_add_and_delete_reach_every_part(tmp_path):
+    retriever = build(tmp_path)
+    retriever.add(iter(make(range(30, 40))))
+    assert retriever.delete(iter(["p1", "p2", "p2", "p35"])) == 3
+    assert [len(part) for part in open_index(tmp_path / "index").parts] == [37, 37]
+    assert len(retriever) == 37
+    fresh = build(tmp_path, [n for n in range(40) if n not in (1, 2, 35)], name="fresh")
+    assert retriever.fingerprint == fresh.fingerprint
+    for one, other in zip(retriever.search(PROBES, top_k=50), fresh.search(PROBES, top_k=50)):
+        assert one == other
+
+
+def test_where_filters_every_part(tmp_path):
+    found = build(tmp_path).search(PROBES, top_k=15, where={"odd": 1})
+    assert all(len(item.ids) == 15 for item in found)
+    assert all(int(name[1:]) % 2 for item in found for name in item.ids)
+
+
+def test_an_iterator_of_passages_is_read_once(tmp_path):
+    retriever = HybridRetriever.build(iter(make(range(9))), tmp_path / "index", encoder=LetterEncoder())
+    assert [len(part) for part in retriever.parts] == [9, 9]
+
+
+def test_parts_over_different_passages_are_refused(tmp_path):
+    build(tmp_path).parts[0].delete(["p1"])
+    with pytest.raises(ValueError, match=r"different passages \(lexical 29, dense 30\); build the hybrid index again"):
+        open_index(tmp_path / "index")
+
+
+def test_a_hybrid_index_is_replaced_by_another_kind_and_back(tmp_path):
+    build(tmp_path)
+    LexicalRetriever.build(make(range(4)), tmp_path / "index", overwrite=True)
+    assert not (tmp_path / "index" / "dense").exists()
+    assert len(build(tmp_path, overwrite=True)) == 30
+    assert not list((tmp_path / "index").glob("segment-*"))
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"parts": ("dense",)}, "too few; name two retrievers"),
+        ({"parts": ("lexical", "dens")}, "retriever='dens' is unknown"),
+        ({"rank_constant": 0.0}, "rank_constant=0.0 must be above 0"),
+        ({"depth": 0}, "depth=0 is too small"),
+        ({"colour": 1}, "hybrid.colour is unknown"),
+    ],
+)
+def test_bad_options_are_refused(tmp_path, options, message):
+    with pytest.raises(ValueError, match=message):
+        build(tmp_path, **options)
+
+
+ROWS = [
+    {"id": "q1", "question": "Which moon?", "candidates": [{"id": "p1", "score": 1}, {"id": "p2", "score": 3}]},
+    {"id": "q2", "candidates": [{"id": "p3", "score": 0.5}, {"id": "p9", "score": 0.5}]},
+]
+
+
+def write_run(path):
+    opener = gzip.open if path.suffix == ".gz" else open
+    with opener(path, "wt", encoding="utf8") as file:
+        file.writelines(json.dumps(row) + "\n" for row in ROWS)
+    return path
+
+
+@pytest.mark.parametrize("name", ["run.jsonl", "run.jsonl.gz"])
+def test_given_candidates_come_by_id_or_text_best_first(tmp_path, name):
+    retriever = GivenRetriever.from_run(write_run(tmp_path / name), [Question("q2", "Which river?")])
+    by_id = retriever.search([Probe(words="q1"), Probe(words="q2")], top_k=5)
+    assert [item.ids for item in by_id] == [("p2", "p1"), ("p3", "p9")]
+    assert retriever.search([Probe(words="Which moon?"), Probe(words="Which river?")], top_k=5) == by_id
+    assert retriever.search([Probe(words="q1")], top_k=1)[0].ids == ("p2",)
+    assert len(retriever) == 4
+
+
+def test_a_trec_run_is_read(tmp_path):
+    (tmp_path / "run.txt").write_text("7 Q0 a 2 1.5 bm25\n7 Q0 b 1 2.5 bm25\n\n8 Q0 c 1 .1 bm25\n", encoding="utf8")
+    run, texts = read_run(tmp_path / "run.txt")
+    assert run == {"7": Candidates(("b", "a"), (2.5, 1.5)), "8": Candidates(("c",), (0.1,))}
+    assert texts == []
+
+
+def test_a_given_index_filters_and_forgets(tmp_path):
+    run = write_run(tmp_path / "run.jsonl")
+    retriever = GivenRetriever.build(make(range(8)), tmp_path / "index", run=str(run))
+    probes = [Probe(words="q1"), Probe(words="q2")]
+    assert [item.ids for item in retriever.search(probes, top_k=5)] == [("p2", "p1"), ("p3",)]  # p9 is not a passage
+    assert [item.ids for item in retriever.search(probes, top_k=5, where={"odd": 1})] == [("p1",), ("p3",)]
+    retriever.delete(["p2"])
+    retriever.add(make([9]))
+    retriever.compact()
+    again = open_index(tmp_path / "index")
+    assert [item.ids for item in again.search(probes, top_k=5)] == [("p1",), ("p3", "p9")]
+
+
+def test_errors_of_given_candidates(tmp_path):
+    run = write_run(tmp_path / "run.jsonl")
+    with pytest.raises(ValueError, match=r"no candidates are given for 'q3'; .* has 2 questions"):
+        GivenRetriever.from_run(run).search([Probe(words="q3")], top_k=1)
+    with pytest.raises(ValueError, match="without passages have no metadata"):
+        GivenRetriever.from_run(run).search([Probe(words="q1")], top_k=1, where={"odd": 1})
+    with pytest.raises(ValueError, match="'Which moon\\?' has two ids, 'q1' and 'q2'"):
+        GivenRetriever.from_run(run, [Question("q2", "Which moon?")])
+    with pytest.raises(ValueError, match="does not exist; give a file of candidates"):
+        GivenRetriever.from_run(tmp_path / "none")
+    with pytest.raises(ValueError, match="run='' is empty"):
+        GivenRetriever.build(make(range(3)), tmp_path / "index")
+    (tmp_path / "bad").write_text('{"id": 1, "candidates": []}\nq1 Q0 p1\n', encoding="utf8")
+    with pytest.raises(ValueError, match="bad, line 2 is not a row of candidates"):
+        GivenRetriever.from_run(tmp_path / "bad")
