@@ -1,9 +1,9 @@
 """A model: a system with its weights, its tokenizer and its frame, as one folder on disk.
 
-    system.json         the system's name, its options, the frame's options
-    reader.json         the shape of the nets
-    model.safetensors   all weights, under the names the system gives them
-    tokenizer.json      the tokenizer
+system.json         the system's name, its options, the frame's options
+reader.json         the shape of the nets
+model.safetensors   all weights, under the names the system gives them
+tokenizer.json      the tokenizer
 """
 
 from __future__ import annotations

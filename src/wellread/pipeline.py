@@ -52,9 +52,7 @@ class Pipeline:
 
     # -- retrieve ------------------------------------------------------------------------------------------
 
-    def retrieve(
-        self, texts: Sequence[str], *, top_k: int, where: Mapping[str, Any] | None = None
-    ) -> list[Candidates]:
+    def retrieve(self, texts: Sequence[str], *, top_k: int, where: Mapping[str, Any] | None = None) -> list[Candidates]:
         """The candidates of every question: its words, or the system's own vectors where it seeks with them."""
         vectors = self.model.system.seek(to_device(self.model.frame.questions(texts), self.model.device))
         probes = [

@@ -155,11 +155,13 @@ class Inputs:
     """A batch of questions as tokens.
 
     tokens: [batch, tokens] int64. mask: [batch, tokens] bool. picture: [batch, patches, dim] or None.
+    picture_mask: [batch, patches] bool, or None where every patch is real.
     """
 
     tokens: Tensor
     mask: Tensor
     picture: Tensor | None = None
+    picture_mask: Tensor | None = None
 
     @property
     def batch(self) -> int:
@@ -175,10 +177,12 @@ class CandidateBatch:
     scores: [batch, passages] float32, the retriever's.
     states: [batch, passages, stored, dim] read from memory, or None (the system then encodes the tokens
         itself); `stored` equals `tokens` for token memories, `num_latents` for compressed ones.
-    keys: [batch, passages, dim] stored key vectors, or None.
+    keys: [batch, passages, dim] stored key vectors, or None (the system then makes those it needs).
     group: [batch, passages] int64, the probe row each candidate answers (RETRO: the chunk), or None.
     source: [batch, passages] int64, the source each candidate comes from (REVEAL), or None.
     ids: per question, the ids in the same order.
+    picture: [batch, passages, patches, dim], for systems that see and encode the passages themselves.
+    picture_mask: [batch, passages, patches] bool, False all over where a passage has no picture.
     """
 
     tokens: Tensor
@@ -190,6 +194,8 @@ class CandidateBatch:
     group: Tensor | None = None
     source: Tensor | None = None
     ids: Sequence[Sequence[str]] = ()
+    picture: Tensor | None = None
+    picture_mask: Tensor | None = None
 
     @property
     def num_passages(self) -> int:
@@ -200,8 +206,11 @@ class CandidateBatch:
 class Reading:
     """What the decoder attends to, and everything a reader can say about how it came to be.
 
-    states: [batch, tokens, dim], the fused states of all passages that were kept. mask: [batch, tokens].
-    tokens: [batch, tokens] int64, the token behind each state (for the copy head).
+    states: [batch, tokens, dim], the states of all passages that were kept, one after the other: fused, or
+        those of each where a system reads passages apart (REALM) or chunk by chunk (RETRO).
+    mask: [batch, tokens] bool.
+    tokens: [batch, tokens] int64, the token behind each state (for the copy head); any number where there is
+        none (latents, patches), which is never copyable.
     copyable: [batch, tokens] bool, True on passage tokens (a question is not copied from).
     passage: [batch, tokens] int64, which candidate (column of the CandidateBatch) each state belongs to,
         -1 where it belongs to none (question states, padding).

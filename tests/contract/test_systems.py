@@ -32,9 +32,7 @@ def likelihood(system, inputs, candidates, tiny):
 
 def rows_of(value, index: list[int]):
     parts = {
-        name: getattr(value, name)[index]
-        for name in value.__slots__
-        if isinstance(getattr(value, name), torch.Tensor)
+        name: getattr(value, name)[index] for name in value.__slots__ if isinstance(getattr(value, name), torch.Tensor)
     }
     return replace(value, **parts)
 

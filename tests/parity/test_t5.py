@@ -423,7 +423,25 @@ def test_old_checkpoints_load():
         tiny()["encoder"], {name[8:]: w for name, w in our_weights(old).items() if name.startswith("encoder.")}
     )
     strange = our_weights({**hub, "encoder.block.0.adapter.weight": shared})
-    with pytest.raises(ValueError, match="encoder.block.0.adapter.weight is unknown"):
+    with pytest.raises(ValueError, match=r"encoder\.block\.0\.adapter\.weight is unknown"):
         load_weights(tiny(), strange)
-    with pytest.raises(ValueError, match="a T5 checkpoint has no place for copy.gate.weight"):
+    with pytest.raises(ValueError, match=r"a T5 checkpoint has no place for copy\.gate\.weight"):
         hub_weights({**net.state_dict(), "copy.gate.weight": shared})
+
+
+@pytest.mark.parametrize("model_type", ["t5", "umt5"])
+def test_first_tokens_alone_equal_those_of_the_whole(model_type):
+    encoder = tiny(model_type=model_type)["encoder"]
+    tokens, mask, _ = texts()
+    states = encoder.embed(tokens)
+    close(encoder.run(states, mask, first=4), encoder.run(states, mask)[:, :4], SAME)
+
+
+@pytest.mark.parametrize("model_type", ["t5", "umt5"])
+def test_a_copy_of_some_layers_runs_as_they_do(model_type):
+    encoder = tiny(model_type=model_type)["encoder"]
+    tokens, mask, _ = texts()
+    below = encoder.run(encoder.embed(tokens), mask, stop=1)
+    part = encoder.with_layers(1, 3)
+    assert torch.equal(part.run(below, mask), encoder.run(below, mask, start=1))
+    assert part.layers[0].feed.down.weight is not encoder.layers[1].feed.down.weight

@@ -52,8 +52,9 @@ def test_paragraphs():
 def test_tokens(tmp_path):
     tokenizers = pytest.importorskip("tokenizers")
     models, pre = tokenizers.models, tokenizers.pre_tokenizers
-    vocab = {letter: number for number, letter in enumerate("?abcdefgh")}
-    tokenizer = tokenizers.Tokenizer(models.WordPiece({**vocab, **{f"##{key}": 99 for key in vocab}}, unk_token="?"))
+    letters = ["?", *"abcdefgh", *(f"##{letter}" for letter in "abcdefgh")]
+    vocab = {letter: number for number, letter in enumerate(letters)}
+    tokenizer = tokenizers.Tokenizer(models.WordPiece(vocab, unk_token="?"))
     tokenizer.pre_tokenizer = pre.Whitespace()
     tokenizer.enable_truncation(3)  # must not shorten documents
     path = tmp_path / "tokenizer.json"
@@ -85,7 +86,8 @@ def test_ids():
     named = [piece.id for piece in Cutting("words", size=10).cut(Document(TEXT, title="T"))]
     assert named == [piece.id for piece in Cutting("words", size=10).cut(Document(TEXT, title="T"))]
     assert len(set(named)) == 3
-    assert named[0] == content_id("T", " ".join(TEXT.split()[:10])) == "6b0" + named[0][3:]
+    assert named[0] == content_id("T", " ".join(TEXT.split()[:10]))
+    assert named[0] == "7449a85c66c90212bd08"  # must stay: memories and question files refer to ids
     assert named[0] != content_id("Other", " ".join(TEXT.split()[:10]))
     # The same words at two places of a document are two passages.
     assert len({piece.id for piece in Cutting("words", size=1).cut(Document("a a a"))}) == 3

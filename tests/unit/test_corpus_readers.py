@@ -14,7 +14,6 @@ import zstandard
 
 from wellread.corpus import FORMATS, Document, Problem, read_documents
 from wellread.corpus import files as files_module
-from wellread.corpus.files import read_lines
 from wellread.corpus.readers import format_of
 
 ROWS = [
@@ -106,9 +105,9 @@ def test_saved_datasets_folder_is_read_without_the_library(tmp_path):
         folder = tmp_path / "saved" / split
         folder.mkdir(parents=True)
         data = pa.Table.from_pylist(rows)
-        with pa.OSFile(str(folder / "data-00000-of-00001.arrow"), "wb") as sink:
-            with pa.ipc.new_stream(sink, data.schema) as stream:
-                stream.write_table(data)
+        path = str(folder / "data-00000-of-00001.arrow")
+        with pa.OSFile(path, "wb") as sink, pa.ipc.new_stream(sink, data.schema) as stream:
+            stream.write_table(data)
         state = {"_data_files": [{"filename": "data-00000-of-00001.arrow"}], "_split": split}
         (folder / "state.json").write_text(json.dumps(state))
     (tmp_path / "saved" / "dataset_dict.json").write_text(json.dumps({"splits": ["train", "test"]}))
@@ -383,7 +382,6 @@ def test_line_beyond_the_limit_is_passed_over(tmp_path, monkeypatch):
     found, problems = both(tmp_path / "a.jsonl")
     assert [item.text for item in found] == ["one", "two"]
     assert "a.jsonl:2: longer than 1 MiB; break the line up" in str(problems[0])
-    assert [item.number for item in read_lines(tmp_path / "a.jsonl")] == [1, 3] or problems[0].line == 2
 
 
 def test_long_text_comes_in_sections_that_lose_nothing(tmp_path):

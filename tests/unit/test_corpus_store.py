@@ -11,7 +11,6 @@ import sys
 import pytest
 
 from wellread.corpus import Corpus, CorpusWriter, Cutting, ingest
-from wellread.corpus import ingest as _ingest_function
 from wellread.types import Passage
 
 
@@ -27,7 +26,7 @@ def lines(path, rows) -> None:
 
 
 def quiet(*args, **options):
-    return _ingest_function(*args, progress=False, **options)
+    return ingest(*args, progress=False, **options)
 
 
 def test_round_trip_over_several_batches(tmp_path):
@@ -38,7 +37,7 @@ def test_round_trip_over_several_batches(tmp_path):
     assert corpus.ids() == [passage.id for passage in given]
     assert [len(batch) for batch in corpus.batches(999)] == [999, 999, 502]
     assert [passage for batch in corpus.batches(7) for passage in batch] == given
-    order = random.Random(2).sample(range(2500), 50) + [0, 2499, 1023, 1024]
+    order = [*random.Random(2).sample(range(2500), 50), 0, 2499, 1023, 1024]
     assert corpus.get([f"p{n}" for n in order]) == [given[n] for n in order]
     assert corpus.at(order) == [given[n] for n in order]
     assert "p17" in corpus
@@ -115,9 +114,8 @@ def test_ids_that_share_a_hash_are_told_apart(tmp_path, monkeypatch):
 
 def test_nothing_is_left_after_a_failure_and_the_old_corpus_stays(tmp_path):
     Corpus.write(passages(3), tmp_path / "c")
-    with pytest.raises(RuntimeError, match="stop"), CorpusWriter(tmp_path / "c", overwrite=True) as writer:
-        writer.add(Passage("x", "y"))
-        raise RuntimeError("stop")
+    with pytest.raises(ValueError, match="passage id='' is empty"):
+        Corpus.write((Passage(name, "y") for name in ("x", "")), tmp_path / "c", overwrite=True)
     assert [item.name for item in tmp_path.iterdir()] == ["c"]
     assert len(Corpus.open(tmp_path / "c")) == 3
 
@@ -231,7 +229,7 @@ print(report.passages, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)
 
 def test_memory_does_not_grow_with_the_source(tmp_path):
     text = " ".join(f"word{n % 977}" for n in range(420))
-    row = json.dumps({"title": "T", "text": "NUMBER " + text})
+    row = json.dumps({"title": "NUMBER", "text": text})
     lines(tmp_path / "small.jsonl", [row])
     with open(tmp_path / "large.jsonl", "w") as file:
         for number in range(60_000_000 // len(row)):
@@ -241,5 +239,5 @@ def test_memory_does_not_grow_with_the_source(tmp_path):
         command = [sys.executable, "-c", MEMORY, str(tmp_path / f"{name}.jsonl"), str(tmp_path / name)]
         count, peak = subprocess.run(command, capture_output=True, text=True, check=True).stdout.split()
         peaks.append(int(peak) / 1024)
-    assert int(count) > 60_000
+    assert int(count) > 80_000
     assert peaks[1] - peaks[0] < 150, peaks  # MiB; the file alone is 57

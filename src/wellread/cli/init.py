@@ -63,4 +63,8 @@ def command(out: str, system: str, settings: tuple[str, ...], frames: tuple[str,
     model = build_model(system, parse_settings(settings), reader, tokenizer, frame=frame)
     save_model(out, model)
     weights = sum(weight.numel() for weight in model.system.parameters())
-    emit({"out": out, "system": system, "parameters": weights}, as_json, f"{out}: {system}, {weights / 1e6:.1f} M weights")
+    emit(
+        {"out": out, "system": system, "parameters": weights},
+        as_json,
+        f"{out}: {system}, {weights / 1e6:.1f} M weights",
+    )

@@ -67,7 +67,9 @@ def _fields(text: str, delimiter: str) -> list[str] | None:
     except csv.Error as error:
         if "unexpected end of data" in str(error):
             return None
-        if delimiter == "\t":  # TSV is often written without quoting, so a quote may be just a letter
+        if (
+            delimiter == "\t" and "\n" not in text
+        ):  # TSV is often written without quoting, so a quote may be just a letter
             return text.split("\t")
         raise ValueError(str(error)) from None
 

@@ -216,20 +216,29 @@ def _utf16(head: bytes) -> str | None:
     """Whether a file that starts with `head` is UTF-16, and in which byte order.
 
     A mark alone is not believed: one line of rubbish may begin with FF FE and hundreds of good UTF-8 lines
-    follow. Line ends must be 16 bits wide, and letters of ASCII must be too (many with no mark, a few with).
+    follow. So lines that are good UTF-8 decide first. After that letters of ASCII must be 16 bits wide
+    (many where there is no mark, a few with one), or marked text must be free of errors.
     """
+    head = head[: 1 << 16]
+    lines = [line for line in head.split(b"\n") if line.strip()]
+    if sum(_is_plain(line) for line in lines) > len(lines) / 5:
+        return None
     marked = {codecs.BOM_UTF16_LE: "utf-16-le", codecs.BOM_UTF16_BE: "utf-16-be"}.get(head[:2])
     body = head[2:] if marked else head
-    body = body[: len(body) // 2 * 2]
-    if not body:
-        return marked
     for encoding in [marked] if marked else ["utf-16-le", "utf-16-be"]:
         low, high = (body[0::2], body[1::2]) if encoding == "utf-16-le" else (body[1::2], body[0::2])
-        wide = [letter for letter, other in zip(low, high) if other == 0]
-        ascii_share = sum(9 <= letter < 127 for letter in wide) / len(low)
-        line_ends = wide.count(10)
-        if line_ends >= body.count(b"\n") - line_ends and ascii_share > (0.05 if marked else 0.4):
+        letters = sum(other == 0 and 9 <= letter < 127 for letter, other in zip(low, high))
+        if letters > (0.05 if marked else 0.4) * len(low):
             return encoding
-    # Marked text without any ASCII (Chinese, say) is told by how badly it reads as UTF-8.
-    bad = body.decode("utf-8", "replace").count(REPLACEMENT)
-    return marked if marked and bad > len(body) / 10 else None
+    try:
+        codecs.getincrementaldecoder(marked or "utf-8")().decode(body)
+    except UnicodeDecodeError:
+        return None
+    return marked
+
+
+def _is_plain(line: bytes) -> bool:
+    try:
+        return "\0" not in line.decode("utf-8")
+    except UnicodeDecodeError:
+        return False

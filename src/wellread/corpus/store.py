@@ -53,7 +53,7 @@ class Corpus:
             reader = pa.ipc.open_file(pa.memory_map(str(path / "passages.arrow")))
             index = np.load(path / "ids.npy", mmap_mode="r")
             whole = index.shape == (2, info["passages"]) and reader.num_record_batches == len(info["batches"])
-        except (OSError, ValueError, KeyError) as error:
+        except (OSError, EOFError, ValueError, KeyError) as error:
             raise ValueError(f"corpus {path} is damaged ({error}); build it again with --overwrite.") from error
         if not whole:
             raise ValueError(f"corpus {path} is damaged (parts are missing); build it again with --overwrite.")

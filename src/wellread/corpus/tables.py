@@ -117,6 +117,7 @@ def _plain(path: Path) -> Any:
     unpacked = tempfile.TemporaryFile()  # noqa: SIM115  (the same)
     for part in read_bytes(path):
         if isinstance(part, Problem):
+            unpacked.close()
             raise OSError(part.reason)
         unpacked.write(part)
     unpacked.seek(0)

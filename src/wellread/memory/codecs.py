@@ -142,7 +142,8 @@ class Int8(Codec):
         bits = (scale.contiguous().view(torch.int32) + 0xFFFF) & ~0xFFFF
         scale = bits.view(torch.float32)
         codes = (states / scale.where(scale > 0, 1.0)).round().to(torch.int8)
-        return torch.cat([codes.view(torch.uint8), scale.to(torch.bfloat16).view(torch.uint8)], 1)
+        ends = scale.flatten().to(torch.bfloat16).view(torch.uint8).view(-1, 2)
+        return torch.cat([codes.view(torch.uint8), ends], 1)
 
     def decode(self, codes: Tensor, dtype: torch.dtype = torch.float32) -> Tensor:
         self._check(codes, self.bytes_per_token, "codes")
@@ -221,7 +222,7 @@ class ProductQuantiser(Codec):
     def decode(self, codes: Tensor, dtype: torch.dtype = torch.float32) -> Tensor:
         self._check(codes, self.bytes_per_token, "codes")
         rows = (codes.int() + self._offset.to(codes.device)).view(-1)
-        states = self._gather.to(codes.device, dtype).index_select(0, rows).view(len(codes), -1)
+        states = self._gather.to(codes.device, dtype).index_select(0, rows).view(len(codes), self.groups * self.group)
         return states[:, : self.dim]
 
 

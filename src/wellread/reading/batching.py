@@ -61,7 +61,9 @@ def batch_candidates(questions: Sequence[Sequence[CandidateRow]], pad: int) -> C
         exists=exists,
         scores=scores,
         states=_stack(questions, (batch, width), [row.states for row in flat]),
-        keys=_stack(questions, (batch, width), [None if row.key is None else row.key[None] for row in flat], squeeze=True),
+        keys=_stack(
+            questions, (batch, width), [None if row.key is None else row.key[None] for row in flat], squeeze=True
+        ),
         group=group,
         source=source,
         ids=[[row.id for row in rows] for rows in questions],

@@ -29,6 +29,7 @@ __all__ = ["DenseOptions", "DenseRetriever"]
 
 BLOCK = 512  # passages encoded and made safe on disk at a time
 ROWS = 65536  # vectors multiplied at a time: 100 MB at 384 dimensions
+COLUMNS = 256  # probes multiplied at a time: 67 MB of scores
 # Below this share of allowed passages, only their vectors are gathered and compared, exactly.
 FEW_ALLOWED = 0.1
 
@@ -173,66 +174,74 @@ class DenseRetriever(SegmentedRetriever):
 class Progress:
     """The vectors of a segment on their way to disk: appended in blocks, each one safe once `append` returns.
 
-    progress.json holds the number of safe rows, their shape, a digest of the passages they belong to and what
-    they were made with. Blocks already done are recognised by that digest; at the first difference the rest is
+    progress.jsonl says first what the vectors are made with, then per block its rows, bytes and a digest of all
+    passages so far. Blocks already done are recognised by that digest; at the first difference the rest is
     thrown away and made anew.
     """
 
     def __init__(self, path: Path, made_with: Mapping[str, Any]) -> None:
         self.path = path
         self.file = path / "vectors.part"
-        self.record = path / "progress.json"
-        self.blocks: list[dict[str, Any]] = []
+        self.record = path / "progress.jsonl"
         self.made_with = dict(made_with)
         self.seen = hashlib.blake2b(digest_size=16)
         self.count = 0
-        if self.record.exists() and self.file.exists():
-            state = json.loads(self.record.read_text(encoding="utf8"))
-            if state["made_with"] == self.made_with:
-                self.blocks = state["blocks"]
         self.file.touch()
-        os.truncate(self.file, sum(block["bytes"] for block in self.blocks))
-
-    @property
-    def num_rows(self) -> int:
-        return sum(block["rows"] for block in self.blocks)
+        self._keep(self._recorded())
 
     def done(self, batch: Sequence[Passage]) -> bool:
         """Whether the vectors of the next block are there already."""
         for passage in batch:
             self.seen.update(digest(passage))
-        known = self.count < len(self.blocks)
-        if known and self.blocks[self.count]["digest"] == self.seen.hexdigest():
-            self.count += 1
-            return True
-        if known:
-            del self.blocks[self.count :]
-            os.truncate(self.file, sum(block["bytes"] for block in self.blocks))
+        if self.count < len(self.blocks):
+            if self.blocks[self.count]["digest"] == self.seen.hexdigest():
+                self.count += 1
+                return True
+            self._keep(self.blocks[: self.count])
         return False
 
     def append(self, vectors: np.ndarray) -> None:
         """Write the vectors ([rows, dim]) of the block that `done` said no to."""
-        with self.file.open("ab") as file:
-            file.write(np.ascontiguousarray(vectors).tobytes())
-            file.flush()
-            os.fsync(file.fileno())
         row = {"rows": len(vectors), "bytes": vectors.nbytes, "digest": self.seen.hexdigest()}
-        self.blocks.append({**row, "dim": vectors.shape[1], "type": str(vectors.dtype)})
+        row |= {"dim": vectors.shape[1], "type": str(vectors.dtype)}
+        _append(self.file, np.ascontiguousarray(vectors).tobytes())
+        _append(self.record, json.dumps(row).encode() + b"\n")
+        self.blocks.append(row)
         self.count += 1
+
+    def _recorded(self) -> list[dict[str, Any]]:
+        """The blocks that are safely on disk; a line cut off by a kill ends them."""
+        lines = self.record.read_bytes().split(b"\n")[:-1] if self.record.exists() else []
+        rows = [json.loads(line) for line in lines]
+        return rows[1:] if rows and rows[0] == self.made_with else []
+
+    def _keep(self, blocks: Sequence[dict[str, Any]]) -> None:
+        """Throw away everything but these blocks."""
+        self.blocks = list(blocks)
+        os.truncate(self.file, sum(block["bytes"] for block in self.blocks))
+        lines = [self.made_with, *self.blocks]
         draft = self.record.with_suffix(".new")
-        draft.write_text(json.dumps({"made_with": self.made_with, "blocks": self.blocks}), encoding="utf8")
+        draft.write_text("".join(json.dumps(line) + "\n" for line in lines), encoding="utf8")
         os.replace(draft, self.record)
 
     def finish(self) -> None:
         """Turn the file into `vectors.npy` without reading it into memory."""
-        del self.blocks[self.count :]
+        self._keep(self.blocks[: self.count])
         dim, kind = (self.blocks[0]["dim"], self.blocks[0]["type"]) if self.blocks else (0, "float32")
-        target = np.lib.format.open_memmap(self.path / "vectors.npy", mode="w+", dtype=kind, shape=(self.num_rows, dim))
-        if self.num_rows:
-            target[:] = np.memmap(self.file, dtype=kind, mode="r", shape=(self.num_rows, dim))
+        shape = (sum(block["rows"] for block in self.blocks), dim)
+        target = np.lib.format.open_memmap(self.path / "vectors.npy", mode="w+", dtype=kind, shape=shape)
+        if self.blocks:
+            target[:] = np.memmap(self.file, dtype=kind, mode="r", shape=shape)
             target.flush()
-        self.record.unlink(missing_ok=True)
+        self.record.unlink()
         self.file.unlink()
+
+
+def _append(path: Path, content: bytes) -> None:
+    with path.open("ab") as file:
+        file.write(content)
+        file.flush()
+        os.fsync(file.fileno())
 
 
 def _exact(vectors: np.ndarray, allowed: np.ndarray, probes: np.ndarray, top_k: int) -> list[Hits]:
@@ -240,10 +249,13 @@ def _exact(vectors: np.ndarray, allowed: np.ndarray, probes: np.ndarray, top_k: 
     hits: list[list[Hits]] = [[] for _ in probes]
     for start in range(0, len(vectors), ROWS):
         block = np.asarray(vectors[start : start + ROWS], dtype=np.float32)
-        scores = np.where(allowed[start : start + ROWS], probes @ block.T, -np.inf)
-        for row, found in zip(scores, hits):
-            positions, values = best(row, top_k)
-            found.append((positions + start, values))
+        closed = ~allowed[start : start + ROWS]
+        for first in range(0, len(probes), COLUMNS):
+            scores = probes[first : first + COLUMNS] @ block.T
+            scores[:, closed] = -np.inf
+            for row, found in zip(scores, hits[first:]):
+                positions, values = best(row, top_k)
+                found.append((positions + start, values))
     return [_join(found, top_k) for found in hits]
 
 

@@ -8,7 +8,7 @@ verb keeps state between calls; what others may want is returned by name.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar
 
@@ -20,10 +20,14 @@ from wellread.types import CandidateBatch, Inputs, Reading, TrainingBatch
 if TYPE_CHECKING:
     from torch import Tensor
 
-__all__ = ["Paper", "Remembered", "Search", "System"]
+__all__ = ["Paper", "Remembered", "Search", "System", "not_built"]
 
-Search = Callable[["Tensor"], CandidateBatch]
-"""Vectors [batch, probes, dim] -> candidates, for systems that retrieve while they generate."""
+Search = Callable[[Sequence["Tensor"]], CandidateBatch]
+"""Vectors, one [probes, dim] per row being written -> candidates, for systems that retrieve as they write.
+
+Rows are questions, or questions times beams with the beams of a question adjacent. A row that asks nothing
+gives [0, dim] and gets candidates of which none exists. `group` names the probe within this call.
+"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,7 +44,9 @@ class Paper:
 class Remembered:
     """What is stored per passage; every part is optional.
 
-    states: [passages, stored, dim]. mask: [passages, stored] bool. keys: [passages, dim].
+    states: [passages, stored, dim]. mask: [passages, stored] bool, which of the stored vectors are real.
+    keys: what search goes by: [passages, dim], one per passage, or [passages, stored, dim], one per stored
+        vector (late interaction). A memory keeps of all this what `System.stores` names.
     """
 
     states: Tensor | None = None
@@ -74,11 +80,20 @@ class System(nn.Module, ABC):
         """The weights that decide what is stored; their hash binds a memory to this model."""
 
     @abstractmethod
-    def remember(self, tokens: Tensor, mask: Tensor) -> Remembered:
-        """Passages [passages, tokens] -> what is stored of each."""
+    def remember(
+        self, tokens: Tensor, mask: Tensor, *, picture: Tensor | None = None, picture_mask: Tensor | None = None
+    ) -> Remembered:
+        """Passages [passages, tokens] -> what is stored of each.
 
-    def seek(self, inputs: Inputs) -> Tensor | None:
-        """Questions -> vectors [batch, probes, dim]; None where the words of the question are the probe."""
+        picture: [passages, patches, dim] for systems that see; picture_mask: [passages, patches] bool, or None
+        where every patch is real.
+        """
+
+    def seek(self, inputs: Inputs) -> Sequence[Tensor] | None:
+        """Questions -> one [probes, dim] per question; None where the words of the question are the probe.
+
+        Not padded: questions may have different numbers of probes (tokens, chunks), even none.
+        """
         return None
 
     @abstractmethod
@@ -100,7 +115,10 @@ class System(nn.Module, ABC):
 
     @abstractmethod
     def shares(self, reading: Reading, written: Generated, candidates: CandidateBatch) -> Tensor:
-        """How much each candidate gave to an answer: [batch, passages], summing to 1."""
+        """How much each candidate gave to an answer: [batch, passages].
+
+        Sums to 1, less what came from no candidate (REALM's null passage; all of an answer without tokens).
+        """
 
     @abstractmethod
     def log_likelihood(
@@ -121,3 +139,11 @@ class System(nn.Module, ABC):
     def parts(self) -> dict[str, list[str]]:
         """Named groups of weights (state dict prefixes) that transfer between runs."""
         return {}
+
+
+def not_built(system: System, verb: str) -> NotImplementedError:
+    """The error of a verb that a system has only as a signature; names the paper."""
+    return NotImplementedError(
+        f"{verb} of {type(system).__name__} ({system.paper.title}, arXiv {system.paper.arxiv}) is a signature only; "
+        "use one of the systems that `wellread systems` lists."
+    )

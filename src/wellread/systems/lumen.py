@@ -51,6 +51,4 @@ class Lumen(LiveSystem):
         pairs = self.pairs(inputs, candidates, question)
         if self.cut < layers:
             pairs = self.live(pairs, self.cut, layers, **self.sight)
-        return self.fuse(
-            inputs, candidates, pairs, question=question if self.config.question_to_decoder else None
-        )
+        return self.fuse(inputs, candidates, pairs, question=question if self.config.question_to_decoder else None)

@@ -1,8 +1,8 @@
 """What a run keeps in its folder, so that a kill at any moment loses little and breaks nothing.
 
-    checkpoint.pt   everything needed to go on: weights, optimiser, step, best metric
-    log.jsonl       one row per `log_every` steps and per evaluation
-    best, last      model folders
+checkpoint.pt   everything needed to go on: weights, optimiser, step, best metric
+log.jsonl       one row per `log_every` steps and per evaluation
+best, last      model folders
 """
 
 from __future__ import annotations

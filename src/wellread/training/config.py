@@ -86,9 +86,7 @@ class TrainingConfig:
         where = "training"
         _check(
             *_at_least(self, 1, "steps", "batch_size", "accumulate", "log_every", where=where),
-            *_at_least(
-                self, 0, "warmup", "weight_decay", "clip", "seed", "save_every", "evaluate_every", where=where
-            ),
+            *_at_least(self, 0, "warmup", "weight_decay", "clip", "seed", "save_every", "evaluate_every", where=where),
             (self.learning_rate > 0, f"training.learning_rate={self.learning_rate}; it must be above 0."),
             _one_of(self.optimizer, OPTIMIZERS, "training.optimizer"),
             _one_of(self.schedule, SCHEDULES, "training.schedule"),

@@ -96,9 +96,7 @@ class _Holds:
         self.corpus = corpus
         self.words: dict[str, str] = {}
 
-    def answer(
-        self, question: Question, candidates: Candidates, positives: tuple[str, ...], *, golden: bool
-    ) -> bool:
+    def answer(self, question: Question, candidates: Candidates, positives: tuple[str, ...], *, golden: bool) -> bool:
         """Whether a question can be answered from what may be read for it."""
         if set(positives) & set(candidates.ids) or (golden and positives):
             return True
