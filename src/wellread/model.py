@@ -67,19 +67,21 @@ class Model:
     def encode(self, passages: Sequence[Passage]) -> list[Encoded]:
         """What a memory stores of each passage, in the order given."""
         rows = self.frame.passages(passages)
-        if "states" not in self.system.stores and "keys" not in self.system.stores:
-            return [Encoded(tokens=np.asarray(row, dtype=np.int32), states=None, keys=None) for row in rows]
-        tokens, mask = pad_rows(rows, self.frame.tokenizer.pad)
+        tokens = [np.asarray(row, dtype=np.int32) for row in rows]
+        wanted = self.system.stores
+        if wanted == {"tokens"}:
+            return [Encoded(tokens=row) for row in tokens]
+        padded, mask = pad_rows(rows, self.frame.tokenizer.pad)
         with torch.inference_mode():
             self.system.eval()
-            kept = self.system.remember(tokens.to(self.device), mask.to(self.device))
+            kept = self.system.remember(padded.to(self.device), mask.to(self.device))
         return [
             Encoded(
-                tokens=np.asarray(row, dtype=np.int32),
-                states=None if kept.states is None else kept.states[index][kept.mask[index]].float().cpu(),
-                keys=None if kept.keys is None else kept.keys[index].float().cpu(),
+                tokens=row,
+                states=kept.states[index][kept.mask[index]].float().cpu() if "states" in wanted else None,
+                keys=kept.keys[index].float().cpu() if "keys" in wanted else None,
             )
-            for index, row in enumerate(rows)
+            for index, row in enumerate(tokens)
         ]
 
     def encoder_for_memory(self, cutting: str = "") -> tuple[Callable, Fingerprint, int]:

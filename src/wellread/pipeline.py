@@ -63,20 +63,30 @@ class Pipeline:
     def rows(self, found: Sequence[Candidates]) -> tuple[list[list[CandidateRow]], dict[str, Passage]]:
         """Candidates -> what the reader needs of each, and the passages by id; each passage is fetched once."""
         ids = list(dict.fromkeys(name for candidates in found for name in candidates.ids))
+        wanted = self.model.system.stores
         if self.memory is not None:
             kept = self.memory.fetch(ids)
-            passages, tokens = list(kept.passages), list(kept.tokens)
-            with_states = "states" in self.model.system.stores and kept.states is not None
-            states = list(kept.states) if with_states else [None] * len(ids)
+            passages, tokens = kept.passages, kept.tokens
+            states = kept.states if "states" in wanted else None
+            keys = kept.keys if "keys" in wanted else None
         else:
             passages = self.corpus.get(ids)
-            tokens, states = self.model.frame.passages(passages), [None] * len(ids)
+            tokens, states, keys = self.model.frame.passages(passages), None, None
         at = {name: index for index, name in enumerate(ids)}
+
+        def row(name: str, score: float, group: int) -> CandidateRow:
+            place = at[name]
+            return CandidateRow(
+                id=name,
+                tokens=tokens[place],
+                score=score,
+                group=group,
+                states=None if states is None else states[place],
+                key=None if keys is None else keys[place],
+            )
+
         rows = [
-            [
-                CandidateRow(id=name, tokens=tokens[at[name]], score=score, states=states[at[name]], group=group)
-                for name, score, group in zip(candidates.ids, candidates.scores, candidates.group, strict=True)
-            ]
+            [row(*each) for each in zip(candidates.ids, candidates.scores, candidates.group, strict=True)]
             for candidates in found
         ]
         return rows, dict(zip(ids, passages, strict=True))

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import inspect
 from dataclasses import replace
 
 import pytest
 import torch
 
 from wellread.systems import SYSTEMS
+from wellread.systems.base import System
 from wellread.types import CandidateBatch, Inputs, TrainingBatch
 
 FAMILIES = ("t5", "t5-gated", "bert")
@@ -37,10 +39,30 @@ def rows_of(value, index: list[int]):
     return replace(value, **parts)
 
 
+def test_every_verb_has_the_signature_of_the_contract(name):
+    kind = SYSTEMS[name]
+    for verb in ("remember", "seek", "read", "generate", "shares", "log_likelihood", "losses"):
+        own = inspect.signature(getattr(kind, verb)).parameters.values()
+        contract = inspect.signature(getattr(System, verb)).parameters.values()
+        assert [(p.name, p.kind, p.default) for p in own] == [(p.name, p.kind, p.default) for p in contract], verb
+
+
 def test_padding_never_changes_the_answer(system, tiny):
     plain = likelihood(system, *tiny.batch(), tiny)
     padded = likelihood(system, *tiny.batch(extra_tokens=5, extra_passages=2), tiny)
     torch.testing.assert_close(padded, plain, **CLOSE)
+
+
+def test_many_passages_are_read_in_groups_of_like_length(system, tiny):
+    inputs, candidates = tiny.batch(batch=3, passages=7, extra_passages=1)
+    together = likelihood(system, inputs, candidates, tiny)
+    target, mask = tiny.target(3)
+    for row in range(3):
+        with torch.no_grad():
+            alone = system.log_likelihood(
+                rows_of(inputs, [row]), rows_of(candidates, [row]), target[[row]], mask[[row]]
+            )
+        torch.testing.assert_close(alone, together[[row]], **CLOSE)
 
 
 def test_padding_tokens_are_never_read(system, tiny):

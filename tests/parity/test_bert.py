@@ -39,10 +39,19 @@ def our_config(**changes) -> BertConfig:
     return BertConfig.from_hub(mapping)
 
 
+def disturbed(net):
+    """Random biases and norms too: fresh ones are 0 and 1, behind which a forgotten term could hide."""
+    with torch.no_grad():
+        for weight in net.parameters():
+            if weight.dim() == 1:
+                weight.add_(0.3 * torch.randn_like(weight))
+    return net.eval()
+
+
 @pytest.fixture(scope="module")
 def theirs():
     torch.manual_seed(0)
-    return transformers.BertModel(theirs_config()).eval()
+    return disturbed(transformers.BertModel(theirs_config()))
 
 
 @pytest.fixture(scope="module")
@@ -101,7 +110,7 @@ def test_gradients(encoder, theirs, batch):
 def test_other_activations(activation, batch):
     tokens, mask = batch
     torch.manual_seed(3)
-    theirs = transformers.BertModel(theirs_config(hidden_act=activation)).eval()
+    theirs = disturbed(transformers.BertModel(theirs_config(hidden_act=activation)))
     ours = BertEncoder(our_config(hidden_act=activation)).eval()
     load_weights(ours, our_weights(theirs.state_dict()))
     assert_close(ours(tokens, mask)[mask], theirs(tokens, attention_mask=mask.long()).last_hidden_state[mask])
@@ -143,12 +152,17 @@ def test_recomputing_layers_gives_the_same_gradients(batch):
     assert all(torch.equal(found[0][name], found[1][name]) for name in found[0])
 
 
-def test_dropout_only_in_training(encoder, batch):
+@pytest.mark.parametrize("kind", ["hidden_dropout_prob", "attention_probs_dropout_prob"])
+def test_dropout_only_in_training(encoder, batch, kind):
     tokens, mask = batch
-    twin = BertEncoder(our_config())
-    twin.load_state_dict(encoder.state_dict())
-    assert torch.equal(twin.eval()(tokens, mask), encoder(tokens, mask))
-    assert not torch.allclose(twin.train()(tokens, mask), encoder(tokens, mask), atol=1e-2)
+    rates = {"hidden_dropout_prob": 0.0, "attention_probs_dropout_prob": 0.0}
+    still, lively = BertEncoder(our_config(**rates)), BertEncoder(our_config(**(rates | {kind: 0.5})))
+    for twin in (still, lively):
+        twin.load_state_dict(encoder.state_dict())
+        assert torch.equal(twin.eval()(tokens, mask), encoder(tokens, mask))
+        twin.train()
+    assert torch.equal(still(tokens, mask), encoder(tokens, mask))
+    assert not torch.allclose(lively(tokens, mask), encoder(tokens, mask), atol=1e-2)
 
 
 @pytest.mark.parametrize("style", ["prefix", "old names", "heads"])
@@ -205,9 +219,9 @@ def pair(encoder):
     """A decoder and its twin of `transformers`, whose extra head transform is taken out."""
     torch.manual_seed(6)
     config = theirs_config(is_decoder=True, add_cross_attention=True, num_hidden_layers=2)
-    theirs = transformers.BertLMHeadModel(config).eval()
+    theirs = transformers.BertLMHeadModel(config)
     theirs.cls.predictions.transform = torch.nn.Identity()
-    torch.nn.init.normal_(theirs.cls.predictions.bias)
+    disturbed(theirs)
     ours = BertDecoder(our_config(num_hidden_layers=2)).eval()
     load_weights(ours, our_weights(theirs.state_dict(), decoder=True))
     return ours, theirs

@@ -46,10 +46,10 @@ def test_bytes_per_token(name: str, width: int) -> None:
     assert CODECS[name].fit(torch.randn(300, 384)).bytes_per_token == width
 
 
-# bf16 keeps 8 bits of mantissa: at most 1/256, on average about 1/3 of half of that. int8 steps are 1/127 of the
-# largest number of a token, half a step at most; two outlier dimensions make that the others' full loss, which
-# weighs little in the whole norm. pq: measured .066 and .111 on this mixture, with a fifth of margin.
-@pytest.mark.parametrize(("name", "most"), [("bf16", 0.004), ("int8", 0.01), ("pq8", 0.08), ("pq16", 0.14)])
+# bf16 rounds to 8 bits of mantissa, at most 2^-8 of a number. int8 errs by half a step of 1/127 of the largest
+# number of a token at most. What product quantisation loses depends on the data: over five draws of this mixture
+# pq8 lost .081 to .087 and pq16 .113 to .121, and the limits leave about a sixth on top.
+@pytest.mark.parametrize(("name", "most"), [("bf16", 2**-8), ("int8", 0.01), ("pq8", 0.10), ("pq16", 0.14)])
 def test_error_on_states_it_was_not_fitted_on(name: str, most: float) -> None:
     error = CODECS[name].fit(states(4000)).error(states(500, seed=1))
     assert 0 < error["relative_l2"] < most
@@ -57,13 +57,18 @@ def test_error_on_states_it_was_not_fitted_on(name: str, most: float) -> None:
 
 
 def test_outlier_dimensions_do_not_take_all_centroids() -> None:
-    """Without normalising, the ordinary dimensions of a group with an outlier would be lost."""
+    """Dimensions 0 to 2 share a group with dimension 3, which is twenty times as large."""
     x, held = states(4000), states(500, seed=1)
-    decoded = ProductQuantiser8.fit(x).decode(ProductQuantiser8.fit(x).encode(held))
-    ordinary = [0, 1, 2]  # they share a group with dimension 3, which is twenty times as large
-    loss = (decoded - held)[:, ordinary].norm() / held[:, ordinary].norm()
-    # Four dimensions on 256 centroids leave about a third of the noise, which is .3 of a norm of about 1.
-    assert loss < 0.3
+    codec = ProductQuantiser8.fit(x)
+    normalised = codec.decode(codec.encode(held))[:, :4]
+    raw = kmeans(x[:, :4].contiguous(), 256, iterations=15, generator=torch.Generator().manual_seed(0))
+    without = raw[assign(held[:, :4].contiguous(), raw)]
+
+    def loss(decoded: torch.Tensor) -> float:
+        return (decoded - held[:, :4])[:, :3].norm().item()
+
+    # It was .127 against .235 of the norm; three quarters leaves room for another torch version's rounding.
+    assert loss(normalised) < 0.75 * loss(without)
 
 
 def test_int8_scale_survives_extremes() -> None:

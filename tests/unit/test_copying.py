@@ -82,6 +82,7 @@ def test_predecessor_within_the_passage_only(head, read):
 
     assert changed_by(3) == [3, 4]  # its own key and its successor's
     assert changed_by(5) == [5]  # the last token of passage 0 says nothing about the first of passage 1
+    assert changed_by(0) == [0]  # states of no passage follow nothing
     assert changed_by(1) == [1]  # nor does a question token about the first passage
 
 

@@ -7,7 +7,7 @@ import random
 import pytest
 
 from wellread.corpus import Cutting, Document
-from wellread.corpus.cutting import content_id, cutting_from, looks_like_passages, num_words
+from wellread.corpus.cutting import _word_spans, content_id, cutting_from, looks_like_passages, num_words
 from wellread.types import Passage
 
 TEXT = " ".join(f"w{n}" for n in range(25))
@@ -34,6 +34,8 @@ def test_cut_pieces_joined_are_the_text():
         pieces = texts(Cutting("words", size=size), text)
         assert "".join("".join(pieces).split()) == "".join(text.split())
         assert all(num_words(piece) <= size for piece in pieces if piece)
+        # The fast way without overlap gives what the general way gives.
+        assert [piece for piece in pieces if piece] == Cutting("words", size=size)._windows(text, _word_spans(text))
 
 
 def test_scripts_without_spaces_are_cut_too():

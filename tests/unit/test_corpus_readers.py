@@ -394,6 +394,14 @@ def test_long_text_comes_in_sections_that_lose_nothing(tmp_path):
     assert " ".join(item.text for item in found).split() == words
 
 
+def test_one_line_without_spaces_is_broken_between_letters(tmp_path):
+    text = "é" * 1_500_000
+    (tmp_path / "a.txt").write_text("x" + text + "\nsecond")
+    found = documents(tmp_path / "a.txt")
+    assert "".join(item.text for item in found) == "x" + text + "\nsecond"
+    assert not any(item.repaired for item in found)
+
+
 def test_binary_text_file_is_reported(tmp_path):
     (tmp_path / "a.txt").write_bytes(random.Random(1).randbytes(20_000))
     found, problems = both(tmp_path / "a.txt")

@@ -94,6 +94,15 @@ def test_float32_under_autocast(reader):
     assert torch.allclose(alone, log_probs.gather(2, target.unsqueeze(-1)).squeeze(-1), atol=CLOSE)
 
 
+def test_float32_with_bfloat16_weights(reader):
+    decoded, target, copying = answer(reader.bfloat16())
+    log_probs = reader.log_probs(decoded, **copying)
+    alone = reader.target_log_probs(decoded, target, **copying)
+    assert log_probs.dtype == alone.dtype == torch.float32
+    assert torch.allclose(log_probs.exp().sum(-1), torch.ones(2, 4), atol=CLOSE)
+    assert torch.allclose(alone, log_probs.gather(2, target.unsqueeze(-1)).squeeze(-1), atol=CLOSE)
+
+
 def test_bridge_where_widths_differ(pair):
     reader = reader_of(pair, copy_head=False)
     states = torch.randn(1, 3, reader.encoder.dim)

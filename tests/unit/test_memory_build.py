@@ -54,25 +54,38 @@ def unbroken(out: Path, codec: str = "int8") -> str:
 
 @pytest.mark.parametrize("codec", ["bf16", "int8", "pq8", "pq16"])
 def test_memory_read_back_is_what_was_encoded(tmp_path: Path, codec: str) -> None:
-    report = memorize(PASSAGES, Encoder(keys=True), tmp_path / "m", codec=codec, **OPTIONS)
+    encode, given = Encoder(keys=True), {}
+
+    def noting(passages: list[Passage]) -> list[Encoded]:
+        encoded = encode(passages)
+        given.update(zip((item.id for item in passages), encoded))
+        return encoded
+
+    report = memorize(PASSAGES, noting, tmp_path / "m", codec=codec, **OPTIONS)
     memory = Memory.open(tmp_path / "m")
     assert memory.ids() == [item.id for item in PASSAGES]
     assert (report.passages, report.resumed_from) == (43, 0)
     assert report.tokens == sum(len(item.text.split()) for item in PASSAGES)
+    assert report.bytes == sum(
+        path.stat().st_size
+        for path in (tmp_path / "m").rglob("*")
+        if str(path.relative_to(tmp_path / "m")) in memory.manifest.files
+    )
     rows = memory.fetch([item.id for item in PASSAGES])
     assert rows.passages == PASSAGES
-    whole = torch.cat(rows.states)
-    expected = [Encoder(keys=True).one(item, 0) for item in PASSAGES]
-    for got, want in zip(rows.tokens, expected):
-        assert got.dtype == np.int32
-        assert got.tolist() == want.tokens.tolist()
-    assert torch.equal(rows.keys, torch.stack([item.keys for item in expected]))
-    assert [len(item) for item in rows.states] == [len(item.tokens) for item in expected]
-    # Apart from the 1e-3 per padded word (at most .014), the codecs' own losses: see test_codecs.
-    most = {"bf16": 0.02, "int8": 0.03, "pq8": 0.25, "pq16": 0.45}[codec]
-    want = torch.cat([item.states for item in expected])
-    assert (whole - want).norm() / want.norm() < most
-    assert memory.info()["error"]["relative_l2"] < most
+    for passage, tokens, states, key in zip(PASSAGES, rows.tokens, rows.states, rows.keys):
+        want = given[passage.id]
+        assert tokens.dtype == np.int32
+        assert tokens.tolist() == want.tokens.tolist()
+        assert torch.equal(key, want.keys)
+        # What a codec loses is in test_codecs; here its copy must come back. Product quantisation may take the
+        # other of two centroids that are equally near up to rounding (equally near after normalising, so not
+        # exactly here): a tenth of the distance is allowed. A wrong row would be many times as far.
+        again = memory.codec.decode(memory.codec.encode(want.states))
+        assert codec.startswith("pq") or torch.equal(states, again)
+        distance, expected = (states - want.states).norm(), (again - want.states).norm()
+        torch.testing.assert_close(distance, expected, rtol=0.1, atol=1e-3)
+    assert set(memory.info()["error"]) == {"relative_l2", "cosine"}
 
 
 def test_batches_are_sorted_by_length_and_full(tmp_path: Path) -> None:
@@ -85,7 +98,8 @@ def test_batches_are_sorted_by_length_and_full(tmp_path: Path) -> None:
     memorize(PASSAGES, encode, tmp_path / "m", codec="int8", **{**OPTIONS, "commit_every": 32})
     build = sizes[1:]  # the first batch is the look ahead
     assert [len(batch) for batch in build] == [4] * 8 + [4, 4, 3]
-    assert sum(build[:8], []) == sorted(sum(build[:8], []), reverse=True)
+    chunk = [length for batch in build[:8] for length in batch]
+    assert chunk == sorted(chunk, reverse=True)
 
 
 @pytest.mark.parametrize("stop_after", [4, 5, 12, 20, 37, 46])

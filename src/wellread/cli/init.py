@@ -24,7 +24,7 @@ from wellread.cli.output import emit, json_option, say
 @click.option("--layers", default=6, show_default=True, help="With --from scratch: encoder layers.")
 @click.option("--heads", default=4, show_default=True, help="With --from scratch: attention heads.")
 @click.option("--decoder-layers", default=3, show_default=True, help="Decoder layers (BERT family and scratch).")
-@click.option("--copy-head/--no-copy-head", default=True, help="A copy head over passage tokens.")
+@click.option("--copy-head/--no-copy-head", default=None, help="A copy head over passage tokens; T5 has none.")
 @click.option("--set", "settings", multiple=True, metavar="KEY=VALUE", help="An option of the system.")
 @click.option("--frame", "frames", multiple=True, metavar="KEY=VALUE", help="An option of the frame.")
 @click.option("--seed", default=0, show_default=True, help="Seed of the new weights.")

@@ -19,6 +19,7 @@ VERBS: dict[str, tuple[str, str]] = {
     "train": ("wellread.cli.train", "Train a reader by a recipe; resumes."),
     "ask": ("wellread.cli.ask", "Answer questions with cited passages."),
     "eval": ("wellread.cli.evaluate", "Measure quality and cost on a file of questions."),
+    "demo": ("wellread.cli.demo", "Build, train, ask and compare on the embedded almanac."),
     "systems": ("wellread.cli.systems", "List the systems with their papers."),
     "doctor": ("wellread.cli.doctor", "Check the installation."),
 }

@@ -24,11 +24,13 @@ REPLACEMENT = "\ufffd"
 
 @dataclass(frozen=True, slots=True)
 class Line:
-    """One line without its end. repaired: bytes that are not UTF-8, or NULs, were replaced or removed."""
+    """One line without its end. repaired: bytes that are not UTF-8, or NULs, were replaced or removed.
+    ends: False where a long line was broken up and goes on in the next one."""
 
     number: int
     text: str
     repaired: bool = False
+    ends: bool = True
 
 
 def clean(text: str) -> tuple[str, bool]:
@@ -60,13 +62,18 @@ def read_bytes(path: Path) -> Iterator[bytes | Problem]:
         yield Problem(str(path), 0, f"cannot be read: {error.strerror or error}")
 
 
-def read_lines(path: Path, *, blank: bool = False) -> Iterator[Line | Problem]:
+def read_lines(path: Path, *, blank: bool = False, longest: int | None = None) -> Iterator[Line | Problem]:
     """The lines of a text file, decoded; numbers start at 1. Blank lines are left out unless `blank`.
+
+    longest: break a line up into several of about this many bytes, at spaces; without it, a line stays whole
+    and one of more than MAX_LINE bytes becomes a Problem.
 
     UTF-8 (with or without mark) and UTF-16 are understood; bytes that are neither are replaced and the line
     is flagged as repaired.
     """
-    for number, raw in enumerate(_split(_as_utf8(read_bytes(path))), start=1):
+    number = 1
+    for raw in _split(_as_utf8(read_bytes(path)), longest):
+        ends = not isinstance(raw, _Broken)
         if isinstance(raw, Problem):
             yield raw
         elif raw is None:
@@ -74,7 +81,8 @@ def read_lines(path: Path, *, blank: bool = False) -> Iterator[Line | Problem]:
         else:
             text, repaired = _decode(raw)
             if blank or (text and not text.isspace()):
-                yield Line(number, text, repaired)
+                yield Line(number, text, repaired, ends)
+        number += ends
 
 
 def read_text(path: Path, *, charset: Callable[[bytes], str | None] | None = None) -> Iterator[Line | Problem]:
@@ -163,7 +171,7 @@ def _salvage(worker: Any, part: bytes) -> Iterator[bytes]:
 # -- lines and letters -----------------------------------------------------------------------------------
 
 
-def _split(parts: Iterable[bytes | Problem]) -> Iterator[bytes | Problem | None]:
+def _split(parts: Iterable[bytes | Problem], longest: int | None) -> Iterator[bytes | Problem | None]:
     """Lines as bytes; None stands for one that is longer than MAX_LINE. Problems come last."""
     held: list[bytes] = []
     size = 0
@@ -173,11 +181,14 @@ def _split(parts: Iterable[bytes | Problem]) -> Iterator[bytes | Problem | None]
             problems.append(part)
             continue
         first, *rest = part.split(b"\n")
+        held.append(first)
         size += len(first)
-        if size > MAX_LINE:
+        if longest is not None and size > longest:
+            *pieces, last = _broken(b"".join(held), longest)
+            yield from map(_Broken, pieces)
+            held, size = [last], len(last)
+        elif size > MAX_LINE:
             held.clear()
-        else:
-            held.append(first)
         if rest:
             yield None if size > MAX_LINE else b"".join(held)
             yield from rest[:-1]
@@ -185,6 +196,22 @@ def _split(parts: Iterable[bytes | Problem]) -> Iterator[bytes | Problem | None]
     if size:
         yield None if size > MAX_LINE else b"".join(held)
     yield from problems
+
+
+class _Broken(bytes):
+    """A part of a line that goes on."""
+
+
+def _broken(line: bytes, longest: int) -> Iterator[bytes]:
+    while len(line) > longest:
+        cut = line.rfind(b" ", longest // 2, longest)
+        if cut < 0:
+            cut = longest
+            while cut > 0 and line[cut] & 0xC0 == 0x80:  # not inside a letter
+                cut -= 1
+        yield line[:cut]
+        line = line[cut:]
+    yield line
 
 
 def _decode(raw: bytes) -> tuple[str, bool]:

@@ -25,14 +25,14 @@ PACKED = (".gz", ".zst")
 
 def read_plain(path: Path) -> Found:
     """A text file; its title is the name of the file."""
-    yield from _documents(path, read_lines(path, blank=True), [_stem(path)])
+    yield from _documents(path, read_lines(path, blank=True, longest=SECTION), [_stem(path)])
 
 
 def read_markdown(path: Path) -> Found:
     """A Markdown file. Front matter is dropped, a heading starts a new paragraph and stays with the text
     under it; the title is that of the front matter, else the first heading, else the name of the file."""
     titles: list[str] = []
-    yield from _documents(path, _markdown(read_lines(path, blank=True), titles), titles)
+    yield from _documents(path, _markdown(read_lines(path, blank=True, longest=SECTION), titles), titles)
 
 
 def read_html(path: Path) -> Found:
@@ -84,13 +84,16 @@ def _sections(lines: Iterable[Line | Problem], problems: list[Problem]) -> Itera
             continue
         for text in _short(line.text):
             if size + len(text) > SECTION or (size > SECTION // 2 and not text.strip()):
-                if joined := "\n".join(held).strip():
+                if joined := "".join(held).strip():
                     yield joined, first, repaired
                 held, size, first, repaired = [], 0, line.number, False
             held.append(text)
-            size += len(text) + 1
+            size += len(text)
             repaired = repaired or line.repaired
-    if joined := "\n".join(held).strip():
+        if line.ends:
+            held.append("\n")
+            size += 1
+    if joined := "".join(held).strip():
         yield joined, first, repaired
 
 

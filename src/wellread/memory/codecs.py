@@ -147,7 +147,8 @@ class Int8(Codec):
 
     def decode(self, codes: Tensor, dtype: torch.dtype = torch.float32) -> Tensor:
         self._check(codes, self.bytes_per_token, "codes")
-        scale = codes[:, self.dim :].contiguous().view(torch.bfloat16).float()
+        # A clone starts at an even address whatever dim is, which a view as two-byte numbers needs.
+        scale = codes[:, self.dim :].clone(memory_format=torch.contiguous_format).view(torch.bfloat16).float()
         return codes[:, : self.dim].view(torch.int8).mul(scale).to(dtype)
 
 

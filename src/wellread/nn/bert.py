@@ -188,10 +188,10 @@ class BertEncoder(nn.Module):
         self.layers = nn.ModuleList(_Layer(config) for _ in range(config.num_layers))
 
     @classmethod
-    def from_hub(cls, path: str | Path) -> BertEncoder:
-        """The encoder of a hub folder (config.json + model.safetensors)."""
+    def from_hub(cls, path: str | Path, **changes: Any) -> BertEncoder:
+        """The encoder of a hub folder (config.json + model.safetensors). changes: fields of its BertConfig."""
         config, weights = read_hub(path)
-        encoder = cls(BertConfig.from_hub(config))
+        encoder = cls(replace(BertConfig.from_hub(config), **changes))
         load_weights(encoder, our_weights(weights))
         return encoder
 

@@ -100,19 +100,22 @@ def build_from_bert(
     *,
     decoder_layers: int | Sequence[int] | None = None,
     copy_head: bool = True,
+    dropout: float | None = None,
     seed: int = 0,
 ) -> tuple[EncoderDecoder, Tokenizer]:
     """A reader from a BERT-family encoder folder; its decoder starts as copies of encoder layers.
 
     decoder_layers: how many, evenly spaced and ending with the last; or which, counted from 0. None: 3, or
-    all of a smaller encoder. seed: of the copy head's first weights, the only random ones.
+    all of a smaller encoder. dropout: of all states, None for the checkpoint's. Attention weights get none:
+    torch's fused attention of the CPU has no dropout, and training without that kernel takes twice as long.
+    seed: of the copy head's first weights, the only random ones.
     """
     tokenizer = Tokenizer.load(path)
-    tokens = {"start_token": tokenizer.start, "end_token": tokenizer.end, "pad_token": tokenizer.pad}
+    changes = {"start_token": tokenizer.start, "end_token": tokenizer.end, "pad_token": tokenizer.pad}
+    changes |= {"attention_dropout": 0.0} | ({} if dropout is None else {"dropout": dropout})
     with _seeded(seed):
-        encoder = BertEncoder.from_hub(path)
+        encoder = BertEncoder.from_hub(path, **changes)
         _check_vocabulary(tokenizer, encoder.vocab_size, path)
-        encoder.config = replace(encoder.config, **tokens)
         decoder = decoder_from_encoder(encoder, _layers(decoder_layers, encoder.num_layers))
         copy = CopyHead(encoder.dim, decoder.dim, copy_dim=encoder.dim) if copy_head else None
     return EncoderDecoder(encoder, decoder, copy=copy), tokenizer

@@ -207,8 +207,14 @@ def write_weights(file: Path, weights: Mapping[str, Tensor]) -> None:
         seen.add(tensor.untyped_storage().data_ptr())
         plain[name] = tensor
     waiting = _beside(file)
-    save_file(plain, waiting, metadata={"format": "pt"})
-    os.replace(waiting, file)
+    try:
+        waiting.touch()
+        mode = waiting.stat().st_mode  # the format's writer would leave the file readable by its owner only
+        save_file(plain, waiting, metadata={"format": "pt"})
+        waiting.chmod(mode)
+        os.replace(waiting, file)
+    finally:
+        waiting.unlink(missing_ok=True)
 
 
 def write_json(file: Path, value: Mapping[str, Any]) -> None:

@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 import torch
+from torch.nn import functional
 
 from wellread.types import CandidateBatch, Inputs, TrainingBatch
 
 if TYPE_CHECKING:
     from torch import Tensor
 
-__all__ = ["CandidateRow", "batch_candidates", "to_device"]
+__all__ = ["CandidateRow", "batch_candidates", "by_length", "to_device"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,6 +87,28 @@ def _stack(
             part = next(stored)
             out[index, column, : part.shape[0]] = part
     return out[:, :, 0] if squeeze else out
+
+
+def by_length(run: Callable[[Tensor, Tensor], Tensor], states: Tensor, mask: Tensor, *, rows: int = 8) -> Tensor:
+    """`run(states, mask)` over rows of like length together, so that little work goes into padding.
+
+    states: [batch, tokens, dim]; mask: [batch, tokens], or [batch, q, k] bool, real tokens first. run gives
+    [rows, tokens, dim] or fewer tokens. The result is that of one call, with zeros behind the longest row of
+    each group. rows: rows of a group.
+    """
+    batch, longest = mask.shape[0], mask.shape[-1]
+    real = mask if mask.dim() == 2 else mask.any(1)
+    lengths = real.sum(-1).clamp_min(1)
+    if batch <= rows or int(lengths.min()) == longest:
+        return run(states, mask)
+    order = lengths.argsort(stable=True)
+    parts = []
+    for some in order.split(rows):
+        length = int(lengths[some].max())
+        seen = mask[some][:, :length] if mask.dim() == 2 else mask[some][:, :length, :length]
+        part = run(states[some][:, :length], seen)
+        parts.append(functional.pad(part, (0, 0, 0, longest - length)) if part.shape[1] == length else part)
+    return torch.cat(parts)[order.argsort()]
 
 
 def to_device(value: Inputs | CandidateBatch | TrainingBatch, device: torch.device | str):

@@ -32,7 +32,7 @@ from wellread.types import Candidates, Passage, Probe
 __all__ = ["LexicalOptions", "LexicalRetriever"]
 
 BATCH = 8192  # passages cut into words at a time
-BULK = 4096  # probes from which bm25s's numba backend (5 s to compile, then 2.6 times as fast) pays
+BULK = 2048  # probes handed to bm25s's numba backend: 5 s to compile once per process, then 2.6 times as fast
 BULK_STEP = 4096  # probes scored with one matrix
 
 # The languages that have both stop words in bm25s and a Snowball stemmer.

@@ -20,7 +20,7 @@ from wellread.types import CandidateBatch, Inputs, Reading, TrainingBatch
 if TYPE_CHECKING:
     from torch import Tensor
 
-__all__ = ["Paper", "Remembered", "Search", "System", "not_built"]
+__all__ = ["Paper", "Remembered", "Search", "System"]
 
 Search = Callable[[Sequence["Tensor"]], CandidateBatch]
 """Vectors, one [probes, dim] per row being written -> candidates, for systems that retrieve as they write.
@@ -139,11 +139,3 @@ class System(nn.Module, ABC):
     def parts(self) -> dict[str, list[str]]:
         """Named groups of weights (state dict prefixes) that transfer between runs."""
         return {}
-
-
-def not_built(system: System, verb: str) -> NotImplementedError:
-    """The error of a verb that a system has only as a signature; names the paper."""
-    return NotImplementedError(
-        f"{verb} of {type(system).__name__} ({system.paper.title}, arXiv {system.paper.arxiv}) is a signature only; "
-        "use one of the systems that `wellread systems` lists."
-    )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import TYPE_CHECKING, Any, Literal
 
 import torch
@@ -11,6 +12,7 @@ from torch import nn
 
 from wellread.config import require
 from wellread.losses import nll
+from wellread.reading.batching import by_length
 from wellread.reading.decoding import Generated, generate
 from wellread.reading.fusion import fuse
 from wellread.reading.keeping import all_columns
@@ -103,14 +105,17 @@ class FusionSystem(System):
     def stores(self) -> frozenset[str]:
         return frozenset({"tokens", "states"}) if self.cut > 0 else frozenset({"tokens"})
 
-    def remember(self, tokens: Tensor, mask: Tensor) -> Remembered:
+    def remember(
+        self, tokens: Tensor, mask: Tensor, *, picture: Tensor | None = None, picture_mask: Tensor | None = None
+    ) -> Remembered:
         """States after the first `cut` layers, [passages, tokens, dim]; nothing but tokens where cut is 0."""
         if self.cut == 0:
             return Remembered()
         return Remembered(states=self._first_layers(self.reader.encoder, tokens, mask, segment=0), mask=mask)
 
     def _first_layers(self, encoder: nn.Module, tokens: Tensor, mask: Tensor, *, segment: int) -> Tensor:
-        states = encoder.run(encoder.embed(tokens, segment=segment), mask, start=0, stop=self.cut)
+        layers = partial(encoder.run, start=0, stop=self.cut)
+        states = by_length(layers, encoder.embed(tokens, segment=segment), mask)
         return encoder.finish(states) if self.cut == self.reader.encoder.num_layers else states
 
     def question_states(self, inputs: Inputs) -> Tensor:
@@ -150,7 +155,8 @@ class FusionSystem(System):
         """
         encoder = self.reader.encoder
         mask = attention_mask(pairs, q2mem=q2mem, mem2q=mem2q)
-        states = encoder.run(pairs.flat()[0], mask, start=start, stop=stop, first=first or None)
+        layers = partial(encoder.run, start=start, stop=stop, first=first or None)
+        states = by_length(layers, pairs.flat()[0], mask)
         if stop == encoder.num_layers:
             states = encoder.finish(states)
         return states.unflatten(0, pairs.mask.shape[:2]) if first else pairs.with_states(states)
@@ -224,7 +230,7 @@ class FusionSystem(System):
 
         return generate(
             step,
-            decoder.new_cache(memory, reading.mask),
+            decoder.new_cache(memory, reading.mask, target_tokens=max_tokens * num_beams),
             start_token=decoder.start_token,
             end_token=decoder.end_token,
             pad_token=decoder.pad_token,

@@ -8,10 +8,10 @@ Paper: Guu et al., "REALM: Retrieval-Augmented Language Model Pre-Training" (202
     p(y | z, x), a transformer over join(x, z)                 -> Realm.read: states; Realm.log_likelihood
 
 Letters: x -> inputs, z -> passage, y -> target, k -> top_k, the empty document -> null_passage.
-Stored: tokens and one key per passage. Sought: one vector. Read: every pair apart, with its probability.
+Stored: tokens and one key per passage. Sought: one vector. Read: every pair apart, and its log p(z | x).
 
-The sum runs over the candidates and the null passage, and p(z | x) is normalised over these. While training,
-candidates come without stored keys: those of the few are made anew, so that the gradient reaches Embed_doc.
+The sum runs over the candidates and the null passage, and p(z | x) is normalised over these. In training the
+candidates come without stored keys; theirs are made anew, so that the gradient reaches Embed_doc.
 
 Shows how the paper fits the contract: it is not in the table of systems, and verbs that are not built raise
 NotImplementedError with the paper's name.
@@ -19,19 +19,19 @@ NotImplementedError with the paper's name.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import torch
-from torch import nn
 from torch.nn.functional import pad
 
 from wellread.losses import log_softmax_over
 from wellread.reading.decoding import Generated
 from wellread.reading.keeping import all_columns
 from wellread.reading.pairing import join
-from wellread.systems.base import Paper, Remembered, Search, System, not_built
+from wellread.systems.base import Paper, Remembered
+from wellread.systems.signature_base import SignatureSystem
 from wellread.types import CandidateBatch, Inputs, Reading, TrainingBatch
 
 if TYPE_CHECKING:
@@ -47,38 +47,18 @@ class RealmConfig:
     null_passage: tuple[int, ...] = ()
 
 
-class Realm(System):
-    """Sums over passages what each alone says; its memory holds one key per passage.
+class Realm(SignatureSystem):
+    """Sums over passages what each says alone.
 
-    question_encoder, key_encoder: (tokens, mask) -> [rows, dim]. reader: (tokens, mask) -> states [rows, tokens,
-    dim]. head: (states, mask, target) -> log p of every target token, [rows, target tokens].
+    question_encoder, key_encoder: (tokens, mask) -> [rows, dim]. reader: (tokens, mask) -> [rows, tokens, dim].
+    head: (states, mask, target) -> log p of every target token, [rows, target tokens].
     """
 
-    paper = Paper(
-        title="REALM: Retrieval-Augmented Language Model Pre-Training",
-        authors="Guu et al.",
-        year=2020,
-        arxiv="2002.08909",
-    )
+    paper = Paper("REALM: Retrieval-Augmented Language Model Pre-Training", "Guu et al.", 2020, "2002.08909")
     Config = RealmConfig
     stores = frozenset({"tokens", "keys"})
-
-    def __init__(
-        self,
-        config: RealmConfig,
-        *,
-        question_encoder: nn.Module,
-        key_encoder: nn.Module,
-        reader: nn.Module,
-        head: nn.Module,
-    ) -> None:
-        super().__init__()
-        self.config = config
-        self.question_encoder, self.key_encoder = question_encoder, key_encoder
-        self.reader, self.head = reader, head
-
-    def memory_weights(self) -> Mapping[str, Tensor]:
-        return {name: weight.detach() for name, weight in self.key_encoder.named_parameters(prefix="key_encoder")}
+    nets = ("question_encoder", "key_encoder", "reader", "head")
+    memory_nets = ("key_encoder",)
 
     def remember(
         self, tokens: Tensor, mask: Tensor, *, picture: Tensor | None = None, picture_mask: Tensor | None = None
@@ -89,13 +69,16 @@ class Realm(System):
         return list(self.question_encoder(inputs.tokens, inputs.mask)[:, None])
 
     def read(self, inputs: Inputs, candidates: CandidateBatch) -> Reading:
-        """Every pair apart: states [batch, columns * tokens, dim], the null passage in the last column.
+        """Every pair apart, the null passage last: states [batch, columns * tokens, dim].
 
-        scores: log p(z | x) of the candidates; extras["null"]: that of the null passage, [batch, 0 or 1].
+        scores: log p(z | x), [batch, passages]; extras["null"]: that of the null passage, [batch, 0 or 1].
         """
-        tokens, mask, exists = self._columns(candidates)
-        prior = self._log_prior(inputs, candidates.keys, tokens, mask, exists)
-        # Only the joined tokens are wanted of the pairs: the reader embeds them itself.
+        count, null = candidates.num_passages, candidates.tokens.new_tensor(self.config.null_passage)
+        more = (0, max(len(null) - candidates.tokens.shape[2], 0), 0, int(len(null) > 0))
+        tokens, mask = pad(candidates.tokens, more), pad(candidates.mask, more)
+        tokens[:, count:, : len(null)], mask[:, count:, : len(null)] = null, True
+        prior = self._log_prior(inputs, candidates, tokens, mask)
+        # Of the pairs only the joined tokens are wanted: the reader embeds them itself.
         pairs = join(
             inputs.tokens[..., None],
             inputs.mask,
@@ -104,36 +87,61 @@ class Realm(System):
             passage_mask=mask,
             passage_tokens=tokens,
         )
-        count = candidates.num_passages
-        column = all_columns(exists).masked_fill(~exists, -1)[:, :, None].expand_as(pairs.tokens).clone()
-        column[:, count:] = -1
+        named = pad(candidates.exists, more[2:])[..., None] & pairs.mask
         return Reading(
-            states=self.reader(pairs.tokens.flatten(0, 1), pairs.mask.flatten(0, 1)).reshape(*_flat(pairs.mask), -1),
+            states=self.reader(pairs.tokens.flatten(0, 1), pairs.mask.flatten(0, 1))
+            .unflatten(0, pairs.mask.shape[:2])
+            .flatten(1, 2),
             mask=pairs.mask.flatten(1, 2),
             tokens=pairs.tokens.flatten(1, 2),
-            copyable=(pairs.from_passage & exists[..., None]).flatten(1, 2),
-            passage=column.masked_fill(~pairs.mask, -1).flatten(1, 2),
+            copyable=(pairs.from_passage & named).flatten(1, 2),
+            passage=all_columns(named[..., 0])[..., None].where(named, -1).flatten(1, 2),
             scores=prior[:, :count],
             kept=all_columns(candidates.exists),
             extras={"null": prior[:, count:]},
         )
 
-    def _columns(self, candidates: CandidateBatch) -> tuple[Tensor, Tensor, Tensor]:
-        """tokens, mask and exists of the candidates, and of the null passage as one more column."""
-        null = candidates.tokens.new_tensor(self.config.null_passage)
-        more = (0, max(len(null) - candidates.tokens.shape[2], 0), 0, int(len(null) > 0))
-        tokens, mask = pad(candidates.tokens, more), pad(candidates.mask, more)
-        tokens[:, candidates.num_passages :, : len(null)] = null
-        mask[:, candidates.num_passages :, : len(null)] = True
-        return tokens, mask, pad(candidates.exists, more[2:], value=True)
-
-    def _log_prior(
-        self, inputs: Inputs, keys: Tensor | None, tokens: Tensor, mask: Tensor, exists: Tensor
-    ) -> Tensor:
-        """log p(z | x) over all columns, [batch, columns] float32, -inf where there is no passage."""
-        stored = 0 if keys is None else keys.shape[1]
-        fresh = self.key_encoder(tokens[:, stored:].flatten(0, 1), mask[:, stored:].flatten(0, 1))
-        fresh = fresh.unflatten(0, (tokens.shape[0], -1))
-        keys = fresh if keys is None else torch.cat([keys.to(fresh.dtype), fresh], dim=1)
+    def _log_prior(self, inputs: Inputs, candidates: CandidateBatch, tokens: Tensor, mask: Tensor) -> Tensor:
+        """log p(z | x) of all columns, [batch, columns] float32; -inf where there is no passage."""
+        stored = 0 if candidates.keys is None else candidates.num_passages
+        keys = self.key_encoder(tokens[:, stored:].flatten(0, 1), mask[:, stored:].flatten(0, 1))
+        keys = keys.unflatten(0, (tokens.shape[0], -1))
+        if candidates.keys is not None:
+            keys = torch.cat([candidates.keys.to(keys.dtype), keys], dim=1)
         relevance = torch.einsum("bd,bcd->bc", self.question_encoder(inputs.tokens, inputs.mask), keys)
+        exists = pad(candidates.exists, (0, tokens.shape[1] - candidates.num_passages), value=True)
         return log_softmax_over(relevance, exists).masked_fill(~exists, -torch.inf)
+
+    def shares(self, reading: Reading, written: Generated, candidates: CandidateBatch) -> Tensor:
+        """p(z | x, y): what each passage holds of the answer's probability, without the null passage's."""
+        order = torch.arange(written.tokens.shape[1], device=written.tokens.device)
+        given = self._given_each(reading, written.tokens, order < written.lengths[:, None])
+        return (given + self._prior(reading)).softmax(1)[:, : candidates.num_passages]
+
+    def log_likelihood(
+        self,
+        inputs: Inputs,
+        candidates: CandidateBatch,
+        target: Tensor,
+        target_mask: Tensor,
+        *,
+        per_passage: bool = False,
+    ) -> Tensor:
+        reading = self.read(inputs, candidates)
+        given = self._given_each(reading, target, target_mask)
+        return given[:, : candidates.num_passages] if per_passage else (given + self._prior(reading)).logsumexp(1)
+
+    def _prior(self, reading: Reading) -> Tensor:
+        return torch.cat([reading.scores, reading.extras["null"]], dim=1)
+
+    def _given_each(self, reading: Reading, target: Tensor, target_mask: Tensor) -> Tensor:
+        """log p(y | z, x), [batch, columns] float32."""
+        columns = self._prior(reading).shape[1]
+        states, mask = (part.unflatten(1, (columns, -1)).flatten(0, 1) for part in (reading.states, reading.mask))
+        log_probs = self.head(states, mask, target.repeat_interleave(columns, dim=0)).float()
+        each = log_probs.masked_fill(~target_mask.repeat_interleave(columns, dim=0), 0.0).sum(-1)
+        return each.unflatten(0, (-1, columns))
+
+    def losses(self, batch: TrainingBatch) -> dict[str, Tensor]:
+        """The marginal's negative log-likelihood, mean over questions; its gradient reaches both encoders."""
+        return {"nll": -self.log_likelihood(batch.inputs, batch.candidates, batch.target, batch.target_mask).mean()}

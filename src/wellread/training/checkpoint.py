@@ -17,7 +17,15 @@ from typing import Any
 
 import torch
 
-__all__ = ["RunLog", "drop_checkpoint", "read_checkpoint", "replace_folder", "settle_folder", "write_checkpoint"]
+__all__ = [
+    "RunLog",
+    "drop_checkpoint",
+    "has_checkpoint",
+    "read_checkpoint",
+    "replace_folder",
+    "settle_folder",
+    "write_checkpoint",
+]
 
 FILE = "checkpoint.pt"
 FORMAT = 1
@@ -34,9 +42,14 @@ def write_checkpoint(out: Path, state: Mapping[str, Any]) -> Path:
     return out / FILE
 
 
+def has_checkpoint(out: Path) -> bool:
+    """Whether a run in this folder can be gone on with."""
+    return (out / FILE).is_file()
+
+
 def read_checkpoint(out: Path) -> dict[str, Any] | None:
     """The state of the run in a folder, on the CPU; None where there is none yet."""
-    if not (out / FILE).is_file():
+    if not has_checkpoint(out):
         return None
     try:
         state = torch.load(out / FILE, map_location="cpu", weights_only=True)

@@ -117,7 +117,10 @@ class StageConfig:
         _check(
             *_at_least(self, 0, "from_step", where="data.stages"),
             *_at_least(self, 1, "top_k", where="data.stages"),
-            (0 <= self.gold_share <= 1, f"data.stages.gold_share={self.gold_share}; it must be between 0 and 1."),
+            (
+                0 <= self.gold_share <= 1,
+                f"data.stages.gold_share={self.gold_share}; it must be between 0 and 1.",
+            ),
         )
 
 
@@ -178,7 +181,10 @@ class TaskConfig:
 
     def __post_init__(self) -> None:
         _check(
-            (self.weight > 0, f"tasks.*.weight={self.weight}; it must be above 0 (leave the task out instead)."),
+            (
+                self.weight > 0,
+                f"tasks.*.weight={self.weight}; it must be above 0 (leave the task out instead).",
+            ),
             *_at_least(self, 1, "limit", where="tasks.*"),
         )
 
@@ -229,13 +235,15 @@ class InitConfig:
 
     from_ ("from" in a recipe): "default" for the sentence encoder that is installed with wellread, else a
     folder. kind: what the folder holds, "auto" to look; "scratch" for random weights of the sizes in
-    [init.scratch]. decoder_layers, copy_head: of decoders built from an encoder, and of "scratch".
+    [init.scratch]. decoder_layers, copy_head: of decoders built from an encoder, and of "scratch". dropout: of
+    a BERT reader's states, None for its checkpoint's.
     """
 
     from_: str = "default"
     kind: Literal["auto", "bert", "t5", "scratch", "model"] = "auto"
     decoder_layers: int = 3
     copy_head: bool = True
+    dropout: float | None = None
     seed: int = 0
     scratch: ScratchConfig = ScratchConfig()
 

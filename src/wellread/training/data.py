@@ -7,7 +7,6 @@ resumed run needs to know nothing but its step.
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
@@ -19,6 +18,7 @@ from torch import Tensor
 from tqdm import tqdm
 
 from wellread.corpus.store import Corpus
+from wellread.evaluation.metrics import normalise
 from wellread.reading.batching import CandidateRow, batch_candidates
 from wellread.types import Candidates, Passage, Question, TrainingBatch
 
@@ -59,7 +59,13 @@ class Task:
 
 
 def prepare_task(
-    name: str, config: TaskConfig, questions: Sequence[Question], *, data: DataConfig, finder: Finder, corpus: Corpus
+    name: str,
+    config: TaskConfig,
+    questions: Sequence[Question],
+    *,
+    data: DataConfig,
+    finder: Finder,
+    corpus: Corpus,
 ) -> Task:
     """Find the candidates of a task's questions and leave out those that cannot be trained on."""
     answered = [question for question in questions if any(answer.strip() for answer in question.answers)]
@@ -69,7 +75,10 @@ def prepare_task(
         for question, candidates in zip(answered, found)
         if candidates.ids
     ]
-    left_out = {"without_answer": len(questions) - len(answered), "without_candidates": len(answered) - len(rows)}
+    left_out = {
+        "without_answer": len(questions) - len(answered),
+        "without_candidates": len(answered) - len(rows),
+    }
     if data.drop_unanswerable:
         holds = _Holds(corpus)
         golden = any(stage.gold_share > 0 for stage in data.stages)
@@ -77,9 +86,10 @@ def prepare_task(
         left_out["unanswerable"] = len(rows) - len(kept)
         rows = kept
     if not rows:
+        reasons = ", ".join(f"{count} {reason}" for reason, count in left_out.items()).replace("_", " ")
         raise ValueError(
             f"no question of tasks.{name} can be trained on ({config.questions}: {len(questions)} questions, left out: "
-            f"{', '.join(f'{number} {reason}' for reason, number in left_out.items())}); give questions with answers."
+            f"{reasons}); give questions with answers."
         )
     if any(stage.gold_share > 0 for stage in data.stages) and not any(positives for *_, positives in rows):
         raise ValueError(
@@ -107,8 +117,7 @@ class _Holds:
 
 
 def _words(text: str) -> str:
-    words = " ".join(re.findall(r"[^\W_]+", text.casefold()))
-    return f" {words} "
+    return f" {normalise(text)} "
 
 
 class PassageTokens:

@@ -28,7 +28,13 @@ from tqdm import tqdm
 
 from wellread.model import Model, save_model
 from wellread.reading.batching import to_device
-from wellread.training.checkpoint import RunLog, read_checkpoint, replace_folder, settle_folder, write_checkpoint
+from wellread.training.checkpoint import (
+    RunLog,
+    read_checkpoint,
+    replace_folder,
+    settle_folder,
+    write_checkpoint,
+)
 from wellread.training.config import TrainingConfig
 from wellread.training.optimizers import learning_rate, make_optimizer, trained_parameters
 from wellread.training.processes import Processes

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
-from typing import Any
+from datetime import timedelta
 
 import torch
 from torch import Tensor, nn
@@ -17,26 +17,25 @@ __all__ = ["Processes", "find_processes", "pick_device"]
 
 # Gradients travel in blocks of this many numbers: few enough calls, little extra room.
 BLOCK = 1 << 24
+# The others wait this long while the first one finds candidates or writes files.
+PATIENCE = timedelta(hours=4)
 
 
 class Processes:
-    """The processes of a run, seen from one of them. rank: its number. count: how many there are."""
+    """The processes of a run, seen from one of them.
 
-    def __init__(self, rank: int = 0, count: int = 1, state: Any = None) -> None:
+    rank: its number. count: how many there are. device: what it computes on; None for a process alone.
+    """
+
+    def __init__(self, rank: int = 0, count: int = 1, device: torch.device | None = None) -> None:
         self.rank = rank
         self.count = count
-        # accelerate's state owns the process group; it must live as long as this does.
-        self._state = state
+        self.device = device
 
     @property
     def main(self) -> bool:
         """Whether this process writes files and talks."""
         return self.rank == 0
-
-    @property
-    def device(self) -> torch.device | None:
-        """The device accelerate chose for this process; None for a process alone."""
-        return None if self._state is None else self._state.device
 
     def sum(self, values: Tensor) -> Tensor:
         """The sum of a tensor over all processes."""
@@ -49,6 +48,11 @@ class Processes:
         """Wait until all processes are here."""
         if self.count > 1:
             torch.distributed.barrier()
+
+    def end(self) -> None:
+        """Part from the other processes; nothing can be shared after."""
+        if self.count > 1:
+            torch.distributed.destroy_process_group()
 
     def share(self, module: nn.Module) -> None:
         """Give every process the first one's weights."""
@@ -85,14 +89,25 @@ def _blocks(grads: Sequence[Tensor]) -> list[list[Tensor]]:
 
 
 def find_processes() -> Processes:
-    """The processes this one was started with: those of `accelerate launch`, else itself alone."""
+    """The processes this one was started with: those of `accelerate launch` or torchrun, else itself alone."""
     if int(os.environ.get("WORLD_SIZE", "1")) <= 1:
         return Processes()
-    from accelerate import PartialState
+    if not torch.distributed.is_initialized():
+        device = _own_device()
+        if device.type != "cpu":
+            torch.accelerator.set_device_index(device.index)
+        backend = torch.distributed.get_default_backend_for_device(device)
+        torch.distributed.init_process_group(backend, timeout=PATIENCE)
+    return Processes(torch.distributed.get_rank(), torch.distributed.get_world_size(), _own_device())
 
-    on_cpu = os.environ.get("ACCELERATE_USE_CPU", "").lower() in ("1", "true", "yes")
-    state = PartialState(cpu=on_cpu or not torch.accelerator.is_available())
-    return Processes(state.process_index, state.num_processes, state)
+
+def _own_device() -> torch.device:
+    """The accelerator of this process's number on its machine, or the CPU where there is none or none is wanted."""
+    found = torch.accelerator.current_accelerator(check_available=True)
+    unwanted = os.environ.get("ACCELERATE_USE_CPU", "").lower() in ("1", "true", "yes")
+    if found is None or unwanted:
+        return torch.device("cpu")
+    return torch.device(found.type, int(os.environ.get("LOCAL_RANK", "0")))
 
 
 def pick_device(name: str, processes: Processes) -> torch.device:

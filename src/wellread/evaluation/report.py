@@ -1,0 +1,204 @@
+"""Reports: answers to a set of questions -> quality and cost with intervals, as JSON and as tables."""
+
+from __future__ import annotations
+
+import datetime
+import math
+import os
+import platform
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+import numpy as np
+
+from wellread.evaluation.metrics import accuracy, bootstrap, exact_match, f1, mean, recall, recall_by_answer
+from wellread.types import Answer, Candidates, Question
+
+__all__ = ["Report", "evaluate_answers", "hardware", "to_markdown", "write_table"]
+
+PERCENT = 100.0
+
+
+@dataclass(frozen=True)
+class Report:
+    """Quality and cost of one system on one set of questions.
+
+    n: questions. values: per metric, [questions] from 0 to 1 (nan: unknown), for paired comparisons.
+    scores: per metric, the mean in percent. intervals: per metric, its bootstrap interval in percent.
+    milliseconds: per stage, the median over questions. flops_per_question: mean, counted.
+    settings: what it was run with, as given.
+    """
+
+    n: int
+    values: Mapping[str, np.ndarray]
+    scores: Mapping[str, float]
+    intervals: Mapping[str, tuple[float, float]]
+    milliseconds: Mapping[str, float]
+    flops_per_question: float
+    settings: Mapping[str, Any] = field(default_factory=dict)
+
+    def to_json(self) -> dict[str, Any]:
+        """A mapping that `json.dumps` takes: n, one key per metric, milliseconds, flops, intervals, settings.
+
+        Metrics that are unknown for every question (recall without known passages) are left out.
+        """
+        known = {name: score for name, score in self.scores.items() if not math.isnan(score)}
+        return {
+            "n": self.n,
+            **{name: round(score, 3) for name, score in known.items()},
+            "milliseconds_per_question": round(self.milliseconds.get("total", 0.0), 3),
+            "milliseconds": {stage: round(value, 3) for stage, value in self.milliseconds.items()},
+            "flops_per_question": round(self.flops_per_question),
+            "intervals": {name: [round(bound, 3) for bound in self.intervals[name]] for name in known},
+            **({"settings": dict(self.settings)} if self.settings else {}),
+        }
+
+    def to_markdown(self) -> str:
+        """A table with one row per metric."""
+        known = [(name, score) for name, score in self.scores.items() if not math.isnan(score)]
+        rows: list[dict[str, Any]] = [
+            {"measure": name, "value": score, "95 % from": self.intervals[name][0], "to": self.intervals[name][1]}
+            for name, score in known
+        ]
+        rows += [{"measure": f"ms {stage} (median)", "value": value} for stage, value in self.milliseconds.items()]
+        rows.append({"measure": "GFLOPs per question", "value": self.flops_per_question / 1e9})
+        return to_markdown(rows)
+
+
+def evaluate_answers(
+    questions: Sequence[Question],
+    answers: Sequence[Answer],
+    *,
+    candidates: Sequence[Candidates] | None = None,
+    top_k: Sequence[int] = (1, 5, 20),
+    samples: int = 1000,
+    seed: int = 0,
+    settings: Mapping[str, Any] | None = None,
+) -> Report:
+    """Score answers: em, f1, accuracy, recall before and after reranking, time and FLOPs.
+
+    candidates: what retrieval gave, best first, for recall@K before reranking; K runs over `top_k` up to the
+    number of candidates. `recall@kept` and `answer@kept` look at the passages that were read to the end:
+    whether a positive passage, or any text with an accepted answer, is among them. `answer@all` is the same
+    over all passages, the most that reranking could keep.
+    Errors: ValueError where the lists differ in length, or a question has no accepted answer.
+    """
+    _check(questions, answers, candidates)
+    values = _values(questions, answers)
+    if candidates is not None:
+        most = max(len(found.ids) for found in candidates)
+        pairs = [(found.ids, question.positive) for found, question in zip(candidates, questions)]
+        for k in sorted({k for k in top_k if k <= most}):
+            values[f"recall@{k}"] = np.array([recall(ids, positive, k) for ids, positive in pairs])
+    return Report(
+        n=len(questions),
+        values=values,
+        scores={name: PERCENT * mean(each) for name, each in values.items()},
+        intervals={name: _percent(bootstrap(each, samples=samples, seed=seed)) for name, each in values.items()},
+        milliseconds=_medians(answers),
+        flops_per_question=sum(answer.flops for answer in answers) / len(answers),
+        settings=dict(settings or {}),
+    )
+
+
+def _values(questions: Sequence[Question], answers: Sequence[Answer]) -> dict[str, np.ndarray]:
+    """Per metric, [questions]."""
+    pairs = list(zip(questions, answers))
+    metrics = {"em": exact_match, "f1": f1, "accuracy": accuracy}
+    values = {
+        name: [metric(answer.text, question.answers) for question, answer in pairs] for name, metric in metrics.items()
+    }
+    most = max(len(answer.passages) for answer in answers)
+    if most:
+        kept = [[passage for passage in answer.passages if passage.kept] for answer in answers]
+        ids = [[passage.id for passage in passages] for passages in kept]
+        values["recall@kept"] = [recall(found, question.positive, most) for found, question in zip(ids, questions)]
+        for name, found in (("answer@kept", kept), ("answer@all", [answer.passages for answer in answers])):
+            texts = [[passage.text for passage in passages] for passages in found]
+            values[name] = [recall_by_answer(row, question.answers, most) for row, question in zip(texts, questions)]
+    return {name: np.array(each) for name, each in values.items()}
+
+
+def to_markdown(rows: Sequence[Mapping[str, Any]]) -> str:
+    """Rows -> a Markdown table. Columns in order of first appearance; numbers to the right."""
+    columns = list(dict.fromkeys(name for row in rows for name in row))
+    numbers = {name for name in columns if all(_is_number(row[name]) for row in rows if name in row)}
+    lines = [
+        " | ".join(columns),
+        " | ".join("---:" if name in numbers else "---" for name in columns),
+        *(" | ".join(_cell(row.get(name, "")) for name in columns) for row in rows),
+    ]
+    return "".join(f"| {line} |\n" for line in lines)
+
+
+def write_table(
+    path: str | Path, rows: Sequence[Mapping[str, Any]], *, title: str, command: str, seed: int, notes: str = ""
+) -> None:
+    """Write a result as Markdown: title, table, and the command, seed, machine and date it comes from."""
+    origin = f"`{command}` (seed {seed}; {hardware()}; {datetime.date.today().isoformat()})"
+    parts = [f"# {title}", to_markdown(rows).rstrip(), *([notes] if notes else []), f"Made by {origin}."]
+    Path(path).write_text("\n\n".join(parts) + "\n", encoding="utf8")
+
+
+def hardware() -> str:
+    """The machine in words: processor, cores that may be used, GPU."""
+    import torch
+
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+    words = [f"{_processor()}, {cores} cores"]
+    if torch.cuda.is_available():
+        words.append(torch.cuda.get_device_name())
+    return ", ".join(words)
+
+
+def _processor() -> str:
+    info = Path("/proc/cpuinfo")
+    lines = info.read_text(encoding="utf8").splitlines() if info.is_file() else []
+    names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
+    return names[0] if names else platform.processor() or platform.machine()
+
+
+def _check(questions: Sequence[Question], answers: Sequence[Answer], candidates: Sequence[Candidates] | None) -> None:
+    if not questions:
+        raise ValueError("there are no questions to score; give at least one.")
+    counts = {"questions": len(questions), "answers": len(answers)}
+    if candidates is not None:
+        counts["lists of candidates"] = len(candidates)
+    if len(set(counts.values())) > 1:
+        said = ", ".join(f"{count} {name}" for name, count in counts.items())
+        raise ValueError(f"{said}; there must be one of each per question.")
+    for question in questions:
+        if not question.answers:
+            raise ValueError(f"question {question.id!r} has no accepted answers, so it cannot be scored; leave it out.")
+
+
+def _medians(answers: Sequence[Answer]) -> dict[str, float]:
+    stages = dict.fromkeys(stage for answer in answers for stage in answer.milliseconds)
+    return {
+        stage: median(answer.milliseconds[stage] for answer in answers if stage in answer.milliseconds)
+        for stage in stages
+    }
+
+
+def _percent(interval: tuple[float, float]) -> tuple[float, float]:
+    return PERCENT * interval[0], PERCENT * interval[1]
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, (int, float, np.number)) and not isinstance(value, bool)
+
+
+def _cell(value: Any) -> str:
+    """A value in few characters: three digits for small numbers, thousands separated for large ones."""
+    if not _is_number(value):
+        return str(value).replace("|", "\\|").replace("\n", " ")
+    if isinstance(value, (int, np.integer)):
+        return f"{value:,}"
+    if math.isnan(value):
+        return "-"
+    if value == 0 or abs(value) >= 100:
+        return f"{value:,.0f}"
+    return f"{value:.1f}" if abs(value) >= 10 else f"{value:.3g}"

@@ -1,0 +1,233 @@
+"""A recipe, run: weights, questions, candidates, the loop, and a record of all that decided the outcome."""
+
+from __future__ import annotations
+
+import json
+import os
+import platform
+from collections.abc import Callable, Iterator, Mapping
+from datetime import UTC, datetime
+from importlib.metadata import PackageNotFoundError, version
+from itertools import chain, islice
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from wellread.config import to_mapping
+from wellread.corpus.questions import read_questions
+from wellread.corpus.store import Corpus
+from wellread.memory.store import Memory
+from wellread.model import Model
+from wellread.training.candidates import Finder, open_finder
+from wellread.training.checkpoint import drop_checkpoint, has_checkpoint
+from wellread.training.config import DevConfig, Recipe, TaskConfig
+from wellread.training.data import Batches, PassageTokens, Task, prepare_task
+from wellread.training.dev import DevQuestions
+from wellread.training.loop import Evaluate, TrainReport, train
+from wellread.training.optimizers import ENDLESS
+from wellread.training.processes import Processes, find_processes, pick_device
+from wellread.training.starting import open_memory, start_model
+from wellread.types import Question
+
+__all__ = ["EvaluateFactory", "check_resumable", "run_recipe"]
+
+EvaluateFactory = Callable[["Recipe", Model], Evaluate]
+"""Makes another evaluation than exact answers to the dev questions."""
+
+RECORD = "recipe.json"
+PACKAGES = ("wellread", "torch", "numpy", "tokenizers", "pylance", "bm25s")
+# Keys that may change between two starts of one run: they do not change what is learnt.
+FREE = (
+    "out",
+    "training.save_every",
+    "training.log_every",
+    "training.activation_checkpointing",
+    "training.device",
+)
+# Passages a reader from scratch learns its vocabulary from.
+VOCABULARY_PASSAGES = 50_000
+
+
+def run_recipe(
+    recipe: Recipe,
+    out: str | Path | None = None,
+    evaluate_factory: EvaluateFactory | None = None,
+    *,
+    restart: bool = False,
+    progress: bool = True,
+) -> TrainReport:
+    """Train by a recipe, or go on with the run that is in the folder `out` (default: the recipe's).
+
+    restart: begin anew, and forget the run that is there. Raises ValueError where the recipe does not fit
+    what it names, and where the run in `out` was started with another recipe.
+    """
+    folder = Path(out) if out is not None else recipe.out
+    if folder is None:
+        raise ValueError('no folder for the run; give --out DIR, or out = "DIR" in the recipe.')
+    processes = find_processes()
+    folder.mkdir(parents=True, exist_ok=True)
+    if restart and processes.main:
+        drop_checkpoint(folder)
+    processes.wait()
+    check_resumable(recipe, folder)
+    # The first process finds the candidates; the others read what it kept.
+    if not processes.main:
+        processes.wait()
+    prepared = _Prepared(recipe, folder, processes, progress=progress and processes.main)
+    if processes.main:
+        _record(folder, recipe, prepared)
+        processes.wait()
+    evaluate = evaluate_factory(recipe, prepared.model) if evaluate_factory else prepared.dev
+    report = train(
+        prepared.model,
+        prepared.batches,
+        recipe.training,
+        out=folder,
+        evaluate=evaluate,
+        progress=progress,
+        processes=processes,
+    )
+    processes.end()
+    return report
+
+
+class _Prepared:
+    """What a recipe names, opened and checked: first what fails fast, then what takes time."""
+
+    def __init__(self, recipe: Recipe, folder: Path, processes: Processes, *, progress: bool) -> None:
+        data = recipe.data
+        corpus = Corpus.open(data.corpus)
+        finder = open_finder(index=data.index, candidates=data.candidates, cache=folder, progress=progress)
+        questions = {name: _questions(task) for name, task in recipe.tasks.items()}
+        dev_questions = _questions(recipe.dev) if recipe.dev else []
+        self.model = start_model(recipe, lambda: _texts(corpus, questions))
+        self.memory: Memory | None = open_memory(data.memory, self.model) if data.memory else None
+        self.model.system.to(pick_device(recipe.training.device, processes))
+        self.tasks: list[Task] = [
+            prepare_task(name, task, questions[name], data=data, finder=finder, corpus=corpus)
+            for name, task in recipe.tasks.items()
+        ]
+        found = _dev_candidates(recipe, dev_questions, finder)
+        golden = any(stage.gold_share > 0 for stage in data.stages)
+        ids = chain(
+            *(task.passages(positives=golden) for task in self.tasks),
+            *(candidates.ids for candidates in found),
+        )
+        passages = PassageTokens(self.model.frame, corpus, ids, progress=progress)
+        settings = recipe.training
+        self.batches = Batches(
+            self.tasks,
+            passages,
+            self.model.frame,
+            data=data,
+            batch_size=settings.batch_size,
+            seed=settings.seed,
+            memory=self.memory,
+        )
+        self.dev = None
+        if recipe.dev:
+            self.dev = DevQuestions(
+                dev_questions,
+                found,
+                passages,
+                batch_size=recipe.dev.batch_size,
+                precision=settings.precision,
+                memory=self.memory,
+                processes=processes,
+            )
+
+
+def _questions(config: TaskConfig | DevConfig) -> list[Question]:
+    questions = read_questions(config.questions, split=config.split)
+    return questions if config.limit is None else questions[: config.limit]
+
+
+def _dev_candidates(recipe: Recipe, questions: list[Question], finder: Finder) -> list:
+    if not questions:
+        return []
+    top_k = recipe.dev.top_k or recipe.data.stages[-1].top_k
+    return finder.find(questions, top_k=top_k, name="dev")
+
+
+def _texts(corpus: Corpus, questions: Mapping[str, list[Question]]) -> Iterator[str]:
+    """What a vocabulary is learnt from: passages, questions and answers."""
+    for passage in islice(corpus, VOCABULARY_PASSAGES):
+        yield f"{passage.title} {passage.text}"
+    for asked in questions.values():
+        for question in asked:
+            yield " ".join([question.text, *question.answers[:1]])
+
+
+# -- the record --------------------------------------------------------------------------------------------
+
+
+def check_resumable(recipe: Recipe, folder: Path) -> None:
+    """ValueError naming the keys that differ where the run in the folder was started with another recipe."""
+    if not (folder / RECORD).is_file() or not has_checkpoint(folder):
+        return
+    before = _flat(json.loads((folder / RECORD).read_text(encoding="utf8"))["recipe"])
+    now = _flat(recipe.resolved())
+    free = set(FREE)
+    if {before.get("training.schedule"), now.get("training.schedule")} <= ENDLESS:
+        free.add("training.steps")
+    changed = [key for key in {**before, **now} if key not in free and before.get(key) != now.get(key)]
+    if changed:
+        told = "; ".join(f"{key} was {before.get(key)!r} and is {now.get(key)!r}" for key in changed)
+        raise ValueError(
+            f"the run in {folder} was started with another recipe: {told}. "
+            "Give the same values, another --out, or --restart to begin anew."
+        )
+
+
+def _flat(value: Any, place: str = "") -> dict[str, Any]:
+    if isinstance(value, Mapping):
+        parts = [(f"{place}.{key}" if place else key, part) for key, part in value.items()]
+    elif isinstance(value, list):
+        parts = [(f"{place}[{index}]", part) for index, part in enumerate(value)]
+    else:
+        return {place: value}
+    return {key: part for name, inner in parts for key, part in _flat(inner, name).items()}
+
+
+def _record(folder: Path, recipe: Recipe, prepared: _Prepared) -> None:
+    """Write recipe.json: what was asked for and what it ran on."""
+    model = prepared.model
+    described = {
+        "recipe": recipe.resolved(),
+        "system": {"name": model.name, **to_mapping(model.system.config)},
+        "frame": to_mapping(model.frame.config),
+        "tasks": {task.name: {"questions": len(task.questions), **task.left_out} for task in prepared.tasks},
+        "weights": {
+            "all": sum(weight.numel() for weight in model.system.parameters()),
+            "trained": sum(weight.numel() for weight in model.system.parameters() if weight.requires_grad),
+        },
+        "seed": recipe.training.seed,
+        "packages": {"python": platform.python_version(), **_versions()},
+        "hardware": _hardware(model.device),
+        "started": datetime.now(UTC).isoformat(timespec="seconds"),
+    }
+    waiting = folder / f".{RECORD}.part"
+    waiting.write_text(json.dumps(described, indent=2, ensure_ascii=False) + "\n", encoding="utf8")
+    os.replace(waiting, folder / RECORD)
+
+
+def _versions() -> dict[str, str]:
+    found = {}
+    for name in PACKAGES:
+        try:
+            found[name] = version(name)
+        except PackageNotFoundError:
+            found[name] = "not installed"
+    return found
+
+
+def _hardware(device: torch.device) -> dict[str, Any]:
+    name = torch.cuda.get_device_name(device) if device.type == "cuda" else platform.processor()
+    return {
+        "device": str(device),
+        "name": name or platform.machine(),
+        "cores": os.cpu_count(),
+        "threads": torch.get_num_threads(),
+        "system": platform.platform(),
+    }

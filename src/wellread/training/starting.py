@@ -1,0 +1,118 @@
+"""The weights a run starts from: a sentence encoder, a T5, another model, or nothing."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterable
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import torch
+
+from wellread.memory.fingerprint import check
+from wellread.memory.store import Memory
+from wellread.model import Model, build_model, load_model, transfer
+from wellread.nn import checkpoints, t5_hub
+from wellread.nn.building import build_from_bert, build_from_scratch, build_from_t5, default_encoder_path
+from wellread.training.config import InitConfig, Recipe
+
+if TYPE_CHECKING:
+    from wellread.nn.encoder_decoder import EncoderDecoder
+    from wellread.nn.tokenizers import Tokenizer
+
+__all__ = ["open_memory", "start_model"]
+
+
+def start_model(recipe: Recipe, texts: Callable[[], Iterable[str]]) -> Model:
+    """The untrained model of a recipe. texts: gives what a reader from scratch learns its vocabulary from."""
+    kind = _kind(recipe.init)
+    if kind == "model":
+        model = _from_model(recipe)
+    else:
+        reader, tokenizer = STARTS[kind](recipe.init, texts)
+        model = build_model(recipe.system_name, recipe.system_options, reader, tokenizer, frame=recipe.frame)
+    if recipe.transfer is not None:
+        transfer(model, recipe.transfer.from_, recipe.transfer.parts)
+    return model
+
+
+def open_memory(path: Path, model: Model) -> Memory:
+    """The memory in a folder, if this model may read its states while it trains."""
+    system = model.system
+    if "states" not in system.stores:
+        raise ValueError(f"data.memory={str(path)!r}, but {model.name} reads no stored states; leave data.memory out.")
+    prefixes = tuple(system.parts().get("memory", ()))
+    if any(weight.requires_grad for name, weight in system.named_parameters() if name.startswith(prefixes)):
+        raise ValueError(
+            f"data.memory={str(path)!r}, but the memory encoder is trained, which would make stored states stale; "
+            "leave data.memory out, or set system.train_memory = false."
+        )
+    memory = Memory.open(path)
+    check(memory.fingerprint, model.fingerprint(), system.bound_to)
+    return memory
+
+
+def _kind(init: InitConfig) -> str:
+    """What init.from holds."""
+    if init.kind != "auto":
+        return init.kind
+    if init.from_ == "default":
+        return "bert"
+    folder = Path(init.from_)
+    if (folder / "system.json").is_file():
+        return "model"
+    if not (folder / "config.json").is_file():
+        raise ValueError(
+            f"init.from={init.from_!r} holds neither system.json nor config.json; give a model folder, the folder "
+            'of a BERT or T5 checkpoint, or "default".'
+        )
+    family = json.loads((folder / "config.json").read_text(encoding="utf8")).get("model_type", "bert")
+    return "t5" if family in t5_hub.FAMILIES else "bert"
+
+
+def _from_bert(init: InitConfig, texts: Callable[[], Iterable[str]]) -> tuple[EncoderDecoder, Tokenizer]:
+    path = default_encoder_path() if init.from_ == "default" else Path(init.from_)
+    return build_from_bert(
+        path,
+        decoder_layers=init.decoder_layers,
+        copy_head=init.copy_head,
+        dropout=init.dropout,
+        seed=init.seed,
+    )
+
+
+def _from_t5(init: InitConfig, texts: Callable[[], Iterable[str]]) -> tuple[EncoderDecoder, Tokenizer]:
+    return build_from_t5(init.from_)
+
+
+def _from_scratch(init: InitConfig, texts: Callable[[], Iterable[str]]) -> tuple[EncoderDecoder, Tokenizer]:
+    sizes = init.scratch
+    return build_from_scratch(
+        texts(),
+        vocab_size=sizes.vocab_size,
+        dim=sizes.dim,
+        layers=sizes.layers,
+        heads=sizes.heads,
+        decoder_layers=init.decoder_layers,
+        family=sizes.family,
+        copy_head=init.copy_head,
+        seed=init.seed,
+    )
+
+
+STARTS = {"bert": _from_bert, "t5": _from_t5, "scratch": _from_scratch}
+
+
+def _from_model(recipe: Recipe) -> Model:
+    """The recipe's system around a trained reader. Weights both systems have are taken as they are; parts
+    only the new one has start as it always starts them (a question encoder as a copy of the memory encoder)."""
+    loaded = load_model(recipe.init.from_)
+    reader = loaded.system.reader.requires_grad_(True)
+    frame = recipe.frame or loaded.frame.config
+    model = build_model(recipe.system_name, recipe.system_options, reader, loaded.frame.tokenizer, frame=frame)
+    known = checkpoints.named_weights(loaded.system)
+    with torch.no_grad():
+        for name, weight in checkpoints.named_weights(model.system).items():
+            if name in known and known[name].shape == weight.shape:
+                weight.copy_(known[name])
+    return model

@@ -1,0 +1,193 @@
+"""Signature systems around tiny nets, and tiny values to run them on."""
+
+from __future__ import annotations
+
+from types import SimpleNamespace
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from wellread.reading.batching import CandidateRow, batch_candidates
+from wellread.systems.realm import Realm, RealmConfig
+from wellread.systems.reatt import ReAtt, ReAttConfig
+from wellread.systems.retro import Retro, RetroConfig
+from wellread.systems.reveal import Reveal, RevealConfig
+from wellread.types import CandidateBatch, Inputs
+
+VOCAB, DIM, CHUNK, LATENTS, PATCHES = 20, 8, 4, 3, 2
+
+
+# -- tiny nets --------------------------------------------------------------------------------------------------
+
+
+def mean(states: Tensor, mask: Tensor) -> Tensor:
+    """Mean over the real tokens, [rows, dim]."""
+    return states.masked_fill(~mask[..., None], 0).sum(1) / mask.sum(1, keepdim=True).clamp_min(1)
+
+
+class Embed(nn.Module):
+    """(tokens, mask) -> states, each token's own and the mean of all."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.table = nn.Embedding(VOCAB, DIM)
+
+    def forward(self, tokens: Tensor, mask: Tensor) -> Tensor:
+        states = self.table(tokens)
+        return states + mean(states, mask)[:, None]
+
+
+class Pool(Embed):
+    def forward(self, tokens: Tensor, mask: Tensor) -> Tensor:
+        return mean(self.table(tokens), mask)
+
+
+class Causal(Embed):
+    """Each state is the mean of the tokens so far."""
+
+    def forward(self, tokens: Tensor, mask: Tensor) -> Tensor:
+        return self.table(tokens).cumsum(1) / torch.arange(1, tokens.shape[1] + 1)[:, None]
+
+
+class Mix(nn.Module):
+    """(states, mask) -> states, every one with the mean of all."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.linear = nn.Linear(DIM, DIM)
+
+    def forward(self, states: Tensor, mask: Tensor, weights: Tensor | None = None) -> Tensor:
+        states = states if weights is None else states * weights[..., None]
+        return (self.linear(states) + mean(states, mask)[:, None]).tanh()
+
+
+class Vector(nn.Module):
+    """(states, mask) -> [rows, size]."""
+
+    def __init__(self, size: int = DIM) -> None:
+        super().__init__()
+        self.linear = nn.Linear(DIM, size)
+
+    def forward(self, states: Tensor, mask: Tensor) -> Tensor:
+        return self.linear(mean(states, mask))
+
+
+class Head(Vector):
+    """(states, mask, target) -> log p of every target token."""
+
+    def __init__(self) -> None:
+        super().__init__(VOCAB)
+
+    def forward(self, states: Tensor, mask: Tensor, target: Tensor) -> Tensor:
+        return super().forward(states, mask).log_softmax(-1).gather(1, target)
+
+
+class Neighbours(Embed):
+    def forward(self, tokens: Tensor, mask: Tensor, chunk: Tensor) -> Tensor:
+        return super().forward(tokens, mask) * chunk.mean(1, keepdim=True)
+
+
+class Upper(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.out = nn.Linear(DIM, VOCAB)
+
+    def forward(self, states: Tensor, mask: Tensor, neighbours: Tensor, allowed: Tensor) -> Tensor:
+        seen = (allowed.to(states.dtype) @ neighbours) / allowed.sum(-1, keepdim=True).clamp_min(1)
+        return self.out(states + seen).log_softmax(-1)
+
+
+class See(nn.Module):
+    """(tokens, mask, picture, picture_mask) -> states of patches and tokens, and their mask."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.text, self.patch = Embed(), nn.Linear(DIM, DIM)
+
+    def forward(self, tokens, mask, picture, picture_mask):
+        states = self.text(tokens, mask)
+        if picture is None:
+            return states, mask
+        real = mask.new_ones(picture.shape[:2]) if picture_mask is None else picture_mask
+        return torch.cat([self.patch(picture), states], dim=1), torch.cat([real, mask], dim=1)
+
+
+class Compress(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.latents = nn.Parameter(torch.randn(LATENTS, DIM))
+
+    def forward(self, states: Tensor, mask: Tensor) -> Tensor:
+        scores = (self.latents @ states.transpose(1, 2)).masked_fill(~mask[:, None], -1e9)
+        return scores.softmax(-1) @ states
+
+
+def realm(null: tuple[int, ...] = (2, 1)) -> Realm:
+    torch.manual_seed(0)
+    return Realm(RealmConfig(null), question_encoder=Pool(), key_encoder=Pool(), reader=Embed(), head=Head())
+
+
+def retro() -> Retro:
+    torch.manual_seed(0)
+    nets = {"key_encoder": Pool(), "lower": Causal(), "neighbours": Neighbours(), "upper": Upper()}
+    return Retro(RetroConfig(chunk_tokens=CHUNK), **nets)
+
+
+def reveal() -> Reveal:
+    torch.manual_seed(0)
+    heads = {"query_head": Vector(), "key_head": Vector(), "gate": Vector(2)}
+    return Reveal(RevealConfig(0.5), encoder=See(), compress=Compress(), fusion=Mix(), decoder=Head(), **heads)
+
+
+def reatt() -> ReAtt:
+    torch.manual_seed(0)
+    one_head = {"query": nn.Linear(DIM, 5), "key": nn.Linear(DIM, 5)}
+    return ReAtt(ReAttConfig(), first_layers=Embed(), last_layers=Mix(), decoder=Head(), **one_head)
+
+
+SYSTEMS = {"REALM": realm, "RETRO": retro, "REVEAL": reveal, "ReAtt": reatt}
+
+# -- tiny values ------------------------------------------------------------------------------------------------
+
+PASSAGES = [[[3, 4, 5, 6, 7], [8, 9], [10, 11, 12]], [[13, 14, 15, 16], [17, 5]]]
+
+
+def questions() -> Inputs:
+    return Inputs(torch.tensor([[3, 9, 12, 0], [4, 5, 6, 7]]), torch.tensor([[True] * 3 + [False], [True] * 4]))
+
+
+def target() -> tuple[Tensor, Tensor]:
+    return torch.tensor([[4, 1, 0], [6, 7, 1]]), torch.tensor([[True, True, False], [True] * 3])
+
+
+def passages() -> tuple[Tensor, Tensor]:
+    """All passages one after the other, as `remember` gets them."""
+    flat = [tokens for rows in PASSAGES for tokens in rows]
+    out = torch.zeros(len(flat), 5, dtype=torch.int64)
+    for row, tokens in enumerate(flat):
+        out[row, : len(tokens)] = torch.tensor(tokens)
+    return out, out > 0
+
+
+def candidates(*, states=None, keys=None) -> CandidateBatch:
+    """The passages collated; states: per passage [stored, dim], keys: per passage [dim], as a memory gives them."""
+    number, questions = 0, []
+    for rows in PASSAGES:
+        questions.append([])
+        for tokens in rows:
+            stored = {
+                "states": None if states is None else states[number],
+                "key": None if keys is None else keys[number],
+            }
+            questions[-1].append(CandidateRow(f"p{number}", tokens, source=number % 2, **stored))
+            number += 1
+    return batch_candidates(questions, pad=0)
+
+
+@pytest.fixture(scope="session")
+def sig() -> SimpleNamespace:
+    """The factories above, for tests that cannot import a conftest."""
+    names = ("VOCAB", "DIM", "CHUNK", "LATENTS", "PATCHES", "PASSAGES", "SYSTEMS", "Head", "Upper", "realm", "retro")
+    names += ("reveal", "reatt", "questions", "target", "passages", "candidates")
+    return SimpleNamespace(**{name: globals()[name] for name in names})

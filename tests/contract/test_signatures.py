@@ -1,0 +1,328 @@
+"""REALM, RETRO, REVEAL and ReAtt fit the contract: the same verbs, the same values, no switch."""
+
+from __future__ import annotations
+
+import inspect
+import math
+from dataclasses import replace
+from typing import get_type_hints
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from wellread.reading.decoding import Generated
+from wellread.systems.base import System
+from wellread.systems.realm import Realm
+from wellread.systems.reveal import Reveal, RevealConfig
+from wellread.types import CandidateBatch, Inputs, Probe, TrainingBatch
+
+VERBS = ("remember", "seek", "read", "generate", "shares", "log_likelihood", "losses")
+PAPERS = {
+    "REALM": "Retrieval-Augmented Language Model Pre-Training",
+    "RETRO": "retrieving from trillions of tokens",
+    "REVEAL": "Multi-Source Multimodal Knowledge Memory",
+    "ReAtt": "Retrieval as Attention",
+}
+# The same float32 terms summed in another order or in double precision: a few units in the last place.
+CLOSE = {"rtol": 1e-6, "atol": 1e-6}
+
+
+@pytest.fixture(params=list(PAPERS))
+def name(request) -> str:
+    return request.param
+
+
+# -- the contract -----------------------------------------------------------------------------------------------
+
+
+def signature(kind: type, verb: str) -> list:
+    """Name, kind, default and type of every parameter, and the type of what comes back."""
+    function = getattr(kind, verb)
+    hints = get_type_hints(function, localns={"Tensor": Tensor})
+    parameters = inspect.signature(function).parameters.values()
+    return [(each.name, each.kind, each.default, hints.get(each.name)) for each in parameters] + [hints["return"]]
+
+
+@pytest.mark.parametrize("verb", VERBS)
+def test_every_verb_has_the_signature_of_the_contract(sig, name, verb):
+    kind = type(sig.SYSTEMS[name]())
+    assert issubclass(kind, System)
+    assert signature(kind, verb) == signature(System, verb)
+
+
+def test_the_comparison_of_signatures_can_fail():
+    class Other(Realm):
+        def seek(self, inputs: Inputs) -> Tensor:
+            return inputs.tokens
+
+        def read(self, inputs: Inputs, candidates: CandidateBatch, keep: int = 1):
+            return None
+
+    with pytest.raises(KeyError):
+        signature(Other, "read")  # says nothing about what it gives
+    assert signature(Other, "seek") != signature(System, "seek")
+
+
+UNBUILT = [
+    *(("REALM", verb) for verb in ("generate",)),
+    *(("RETRO", verb) for verb in ("shares", "per passage", "beams")),
+    *(("REVEAL", verb) for verb in ("generate", "shares", "losses", "per passage")),
+    *(("ReAtt", verb) for verb in ("generate", "shares", "losses", "per passage")),
+]
+
+
+@pytest.mark.parametrize(("name", "verb"), UNBUILT)
+def test_what_is_not_built_says_so_with_the_papers_name(sig, name, verb):
+    system, inputs, found = sig.SYSTEMS[name](), sig.questions(), sig.candidates()
+    written = Generated(sig.target()[0], torch.zeros(2), torch.tensor([2, 3]))
+    calls = {
+        "generate": lambda: system.generate(inputs, found, max_tokens=3),
+        "beams": lambda: system.generate(inputs, found, max_tokens=3, num_beams=2),
+        "shares": lambda: system.shares(system.read(inputs, found), written, found),
+        "losses": lambda: system.losses(TrainingBatch(inputs, found, *sig.target())),
+        "per passage": lambda: system.log_likelihood(inputs, found, *sig.target(), per_passage=True),
+    }
+    with pytest.raises(NotImplementedError, match=PAPERS[name]):
+        calls[verb]()
+
+
+def test_what_decides_the_memory_is_named(sig, name):
+    system = sig.SYSTEMS[name]()
+    weights = system.memory_weights()
+    assert weights
+    assert set(weights) < set(system.state_dict())
+    assert "encoder" in system.bound_to
+    assert system.stores <= {"tokens", "states", "keys"}
+
+
+def test_nets_are_given_by_name(sig):
+    with pytest.raises(ValueError, match=r"nets=\['decoder'\]; Reveal needs encoder, query_head"):
+        Reveal(RevealConfig(), decoder=sig.Head())
+
+
+def test_probes_are_what_a_retriever_gets(sig, name):
+    """One [probes, dim] per question, which a Probe takes as it is."""
+    counts = {"REALM": [1, 1], "REVEAL": [1, 1], "ReAtt": [3, 4], "RETRO": [0, 1]}
+    sought = sig.SYSTEMS[name]().seek(sig.questions())
+    assert [len(each) for each in sought] == counts[name]
+    for vectors in sought:
+        assert Probe(vectors=vectors).vectors.shape[1] == (5 if name == "ReAtt" else sig.DIM)
+
+
+def test_what_is_remembered_is_what_the_collation_takes(sig, name):
+    system, (tokens, mask) = sig.SYSTEMS[name](), sig.passages()
+    kept = system.remember(tokens, mask)
+    shapes = {
+        "REALM": (None, (5, sig.DIM)),
+        "RETRO": (None, (5, sig.DIM)),
+        "REVEAL": ((5, sig.LATENTS, sig.DIM), (5, sig.DIM)),
+        "ReAtt": ((5, 5, sig.DIM), (5, 5, 5)),
+    }
+    assert tuple(None if part is None else tuple(part.shape) for part in (kept.states, kept.keys)) == shapes[name]
+    stored = {part: getattr(kept, part) for part in ("states", "keys") if part in system.stores}
+    if "states" in stored:
+        assert kept.mask.shape == kept.states.shape[:2]
+        stored["states"] = [states[real] for states, real in zip(kept.states, kept.mask)]
+    from_memory = sig.candidates(**stored)
+    live = sig.candidates()
+    inputs = sig.questions()
+    with torch.no_grad():
+        plain, stored = (system.log_likelihood(inputs, each, *sig.target()) for each in (live, from_memory))
+        scores = [system.read(inputs, each).scores for each in (live, from_memory)]
+    torch.testing.assert_close(stored, plain, **CLOSE)
+    torch.testing.assert_close(scores[1], scores[0], **CLOSE)
+
+
+def test_padding_changes_nothing(sig, name):
+    system, inputs, found = sig.SYSTEMS[name](), sig.questions(), sig.candidates()
+    wide = {part: nn.functional.pad(getattr(found, part), (0, 3, 0, 2)) for part in ("tokens", "mask")}
+    flat = {part: nn.functional.pad(getattr(found, part), (0, 2)) for part in ("exists", "scores", "group", "source")}
+    longer = Inputs(nn.functional.pad(inputs.tokens, (0, 5)), nn.functional.pad(inputs.mask, (0, 5)))
+    with torch.no_grad():
+        plain = system.log_likelihood(inputs, found, *sig.target())
+        padded = system.log_likelihood(longer, replace(found, **wide, **flat), *sig.target())
+    torch.testing.assert_close(padded, plain, **CLOSE)
+
+
+def test_readings_keep_their_promises(sig, name):
+    """Every state names its candidate or none; only passage tokens may be copied, and they are the candidate's."""
+    found = sig.candidates()
+    reading = sig.SYSTEMS[name]().read(sig.questions(), found)
+    assert reading.states.shape == (*reading.mask.shape, sig.DIM)
+    assert reading.tokens.shape == reading.copyable.shape == reading.passage.shape == reading.mask.shape
+    assert (reading.passage[~reading.mask] == -1).all()
+    assert reading.passage.max() < found.num_passages
+    assert not (reading.copyable & (reading.passage < 0)).any()
+    named = reading.passage.masked_fill(reading.passage < 0, 0)
+    assert found.exists.gather(1, named)[reading.passage >= 0].all()
+    for row, column in [(0, 0), (0, 2), (1, 1)]:
+        copied = reading.tokens[row][reading.copyable[row] & (reading.passage[row] == column)]
+        # RETRO's first question has not finished a chunk, so nobody is read for it; values have no tokens.
+        nothing = name == "REVEAL" or (name == "RETRO" and row == 0)
+        assert copied.tolist() == ([] if nothing else sig.PASSAGES[row][column])
+
+
+# -- REALM ------------------------------------------------------------------------------------------------------
+
+
+def brute_force_marginal(sig, system: Realm, row: int) -> tuple[float, list[float]]:
+    """log sum_z p(y | z, x) p(z | x) in plain Python: (the sum over passages and null, log p(y | z, x) of each)."""
+    inputs, (wanted, wanted_mask) = sig.questions(), sig.target()
+    question = inputs.tokens[row][inputs.mask[row]]
+    columns = [torch.tensor(tokens) for tokens in [*sig.PASSAGES[row], list(system.config.null_passage)]]
+    answer = wanted[row][wanted_mask[row]]
+
+    def real(tokens: Tensor) -> Tensor:
+        return torch.ones(1, len(tokens), dtype=torch.bool)
+
+    query = system.question_encoder(question[None], real(question))[0]
+    relevance, given = [], []
+    for passage in columns:
+        relevance.append(float(query.double() @ system.key_encoder(passage[None], real(passage))[0].double()))
+        pair = torch.cat([question, passage])
+        states = system.reader(pair[None], real(pair))
+        given.append(float(system.head(states, real(pair), answer[None]).double().sum()))
+    total = sum(math.exp(each) for each in relevance)
+    marginal = math.log(sum(math.exp(r) / total * math.exp(g) for r, g in zip(relevance, given)))
+    return marginal, given
+
+
+def test_realm_sums_over_passages_and_null(sig):
+    system = sig.realm()
+    with torch.no_grad():
+        marginal = system.log_likelihood(sig.questions(), sig.candidates(), *sig.target())
+        alone = system.log_likelihood(sig.questions(), sig.candidates(), *sig.target(), per_passage=True)
+        expected = [brute_force_marginal(sig, system, row) for row in range(2)]
+    torch.testing.assert_close(marginal, torch.tensor([total for total, _ in expected]), **CLOSE)
+    for row, (_, given) in enumerate(expected):
+        count = len(sig.PASSAGES[row])
+        torch.testing.assert_close(alone[row, :count], torch.tensor(given[:count]), **CLOSE)
+
+
+def test_realm_gives_the_probability_of_every_passage(sig):
+    reading = sig.realm().read(sig.questions(), sig.candidates())
+    every = torch.cat([reading.scores, reading.extras["null"]], dim=1)
+    assert every.shape == (2, 4)
+    assert reading.scores[1, 2] == -torch.inf
+    torch.testing.assert_close(every.logsumexp(1), torch.zeros(2), **CLOSE)
+
+
+def test_realm_with_one_certain_passage_is_its_reader(sig):
+    system = sig.realm(null=())
+    found = sig.candidates(keys=system.remember(*sig.passages()).keys.detach())
+    certain = replace(found, exists=torch.tensor([[True, False, False]] * 2))
+    with torch.no_grad():
+        marginal = system.log_likelihood(sig.questions(), certain, *sig.target())
+        alone = system.log_likelihood(sig.questions(), certain, *sig.target(), per_passage=True)
+    torch.testing.assert_close(marginal, alone[:, 0], **CLOSE)
+
+
+def test_realm_shares_are_the_posterior(sig):
+    system, found = sig.realm(), sig.candidates()
+    written = Generated(sig.target()[0], torch.zeros(2), torch.tensor([2, 3]))
+    reading = system.read(sig.questions(), found)
+    with torch.no_grad():
+        shares = system.shares(reading, written, found)
+        joint = system.log_likelihood(sig.questions(), found, *sig.target(), per_passage=True) + reading.scores
+        marginal = system.log_likelihood(sig.questions(), found, *sig.target())
+    torch.testing.assert_close(shares, (joint - marginal[:, None]).exp(), **CLOSE)
+    assert (shares.sum(1) < 1).all()  # the null passage holds the rest
+    assert shares[1, 2] == 0
+
+
+def test_realm_trains_both_encoders(sig):
+    system = sig.realm()
+    losses = system.losses(TrainingBatch(sig.questions(), sig.candidates(), *sig.target()))
+    losses["nll"].backward()
+    for net in (system.question_encoder, system.key_encoder, system.reader):
+        assert torch.isfinite(net.table.weight.grad).all()
+        assert net.table.weight.grad.abs().sum() > 0
+
+
+# -- REVEAL -----------------------------------------------------------------------------------------------------
+
+
+def seen(sig) -> tuple[Inputs, CandidateBatch]:
+    """Questions with pictures, and candidates of two sources of which only the first has pictures."""
+    generator = torch.Generator().manual_seed(4)
+    found = sig.candidates()
+    inputs = replace(sig.questions(), picture=torch.randn(2, sig.PATCHES, sig.DIM, generator=generator))
+    pictures = torch.randn(*found.exists.shape, sig.PATCHES, sig.DIM, generator=generator)
+    real = (found.source == 0)[..., None].expand(*found.exists.shape, sig.PATCHES)
+    return inputs, replace(found, picture=pictures, picture_mask=real)
+
+
+def test_reveal_scores_are_gated_relevance(sig):
+    system, (inputs, found) = sig.reveal(), seen(sig)
+    reading = system.read(inputs, found)
+    states, real = system.encoder(inputs.tokens, inputs.mask, inputs.picture, None)
+    gates, query = system.gate(states, real), system.query_head(states, real)
+    torch.testing.assert_close(torch.stack(list(system.seek(inputs)))[:, 0], query, **CLOSE)
+    for row, rows in enumerate(sig.PASSAGES):
+        for column, text in enumerate(rows):
+            tokens = torch.tensor([text])
+            picture = found.picture[row, column][None] if found.source[row, column] == 0 else None
+            kept = system.remember(tokens, tokens > 0, picture=picture)
+            gate = gates[row, found.source[row, column]]
+            torch.testing.assert_close(reading.scores[row, column], gate * (query[row] @ kept.keys[0]) / 0.5, **CLOSE)
+
+
+def test_reveal_reads_values_beside_the_question(sig):
+    system, (inputs, found) = sig.reveal(), seen(sig)
+    reading = system.read(inputs, found)
+    length = sig.PATCHES + inputs.tokens.shape[1]
+    assert reading.states.shape == (2, length + 3 * sig.LATENTS, sig.DIM)
+    assert (reading.passage[:, :length] == -1).all()
+    assert reading.passage[0, length:].tolist() == [0] * sig.LATENTS + [1] * sig.LATENTS + [2] * sig.LATENTS
+    assert reading.passage[1, length:].tolist() == [0] * sig.LATENTS + [1] * sig.LATENTS + [-1] * sig.LATENTS
+    assert not reading.copyable.any()
+
+
+def test_reveal_with_one_certain_passage_is_plain_fusion(sig):
+    system, (inputs, found) = sig.reveal(), seen(sig)
+    certain = replace(found, exists=torch.tensor([[True, False, False]] * 2))
+    reading = system.read(inputs, certain)
+    states, real = system.encoder(inputs.tokens, inputs.mask, inputs.picture, None)
+    kept = system.remember(
+        found.tokens[:, 0], found.mask[:, 0], picture=found.picture[:, 0], picture_mask=found.picture_mask[:, 0]
+    )
+    joined, mask = torch.cat([states, kept.states], dim=1), torch.cat([real, kept.mask], dim=1)
+    torch.testing.assert_close(reading.states[:, : joined.shape[1]], system.fusion(joined, mask), **CLOSE)
+
+
+def test_reveals_answers_train_its_retriever(sig):
+    system, (inputs, found) = sig.reveal(), seen(sig)
+    system.log_likelihood(inputs, found, *sig.target()).sum().backward()
+    for net in (system.query_head, system.key_head, system.gate):
+        assert net.linear.weight.grad.abs().sum() > 0
+
+
+# -- ReAtt ------------------------------------------------------------------------------------------------------
+
+
+def test_reatt_scores_are_mean_of_best_and_those_of_its_index(sig):
+    """The score from stored keys and sought vectors, one passage at a time, is that of the live pass."""
+    system = sig.reatt()
+    reading = system.read(sig.questions(), sig.candidates())
+    tokens, mask = sig.passages()
+    kept, sought, number = system.remember(tokens, mask), system.seek(sig.questions()), 0
+    for row, rows in enumerate(sig.PASSAGES):
+        for column in range(len(rows)):
+            keys = kept.keys[number][kept.mask[number]]
+            expected = (sought[row] @ keys.T).max(dim=1).values.mean()
+            torch.testing.assert_close(reading.scores[row, column], expected, **CLOSE)
+            number += 1
+    assert reading.scores[1, 2] == -torch.inf
+
+
+def test_reatt_can_score_the_passages_of_other_questions(sig):
+    """What `losses` needs (section 3.1): every question against all passages of the batch."""
+    system, inputs, found = sig.reatt(), sig.questions(), sig.candidates()
+    key = system.key(system.first_layers(found.tokens.flatten(0, 1), found.mask.flatten(0, 1)))
+    query = system.query(system.first_layers(inputs.tokens, inputs.mask))
+    everyone = system.relevance(
+        query, inputs.mask, key.expand(2, *key.shape), found.mask.flatten(0, 1).expand(2, -1, -1)
+    )
+    own = torch.stack([everyone[0, :3], everyone[1, 3:]])
+    torch.testing.assert_close(own, system.read(inputs, found).scores, **CLOSE)

@@ -1,0 +1,136 @@
+"""Reports: every number from answers whose quality and cost are known, and tables."""
+
+from __future__ import annotations
+
+import json
+
+import numpy as np
+import pytest
+
+from wellread.evaluation.metrics import paired_bootstrap
+from wellread.evaluation.report import evaluate_answers, hardware, to_markdown, write_table
+from wellread.types import Answer, Candidates, CitedPassage, Question
+
+
+def passage(name, text, *, kept=True):
+    return CitedPassage(id=name, title="", text=text, score=0.0, kept=kept)
+
+
+QUESTIONS = [
+    Question("q1", "Capital of France?", answers=("Paris",), positive=("p1",)),
+    Question("q2", "Largest planet?", answers=("Jupiter", "planet Jupiter"), positive=("p9",)),
+    Question("q3", "Red or blue?", answers=("blue",)),
+    Question("q4", "Who?", answers=("Ada Lovelace",), positive=("p4",)),
+]
+ANSWERS = [
+    Answer("paris.", (passage("p1", "Paris is big"), passage("p2", "x", kept=False)), 0.0, {"read": 2, "total": 9}, 10),
+    Answer("the planet Jupiter!", (passage("p3", "Mars"), passage("p9", "Jupiter", kept=False)), 0.0, {"total": 1}, 30),
+    Answer("red", (), 0.0, {"retrieve": 5, "total": 5}, 0),
+    Answer("Ada", (passage("p5", "Ada Lovelace"),), 0.0, {"read": 4, "total": 7}, 40),
+]
+FOUND = [
+    Candidates(("p1", "p2"), (2, 1)),
+    Candidates(("p3", "p9"), (2, 1)),
+    Candidates((), ()),
+    Candidates(("p5",), (1,)),
+]
+
+
+@pytest.fixture
+def report():
+    return evaluate_answers(QUESTIONS, ANSWERS, candidates=FOUND, settings={"system": "lumen"})
+
+
+def test_quality(report):
+    assert report.n == 4
+    assert report.scores["em"] == 50
+    assert report.scores["f1"] == pytest.approx(100 * (1 + 1 + 0 + 2 / 3) / 4)
+    assert report.scores["accuracy"] == 0  # punctuation is not forgiven in labels
+
+
+def test_recall_before_and_after_reranking(report):
+    # q3 has no known passage and is left out of the means.
+    assert report.scores["recall@1"] == pytest.approx(100 / 3)
+    assert "recall@5" not in report.scores  # no question has five candidates
+    two = evaluate_answers(QUESTIONS, ANSWERS, candidates=FOUND, top_k=(2,))
+    assert two.scores["recall@2"] == pytest.approx(200 / 3)
+    assert report.scores["recall@kept"] == pytest.approx(100 / 3)
+    assert report.scores["answer@kept"] == 50
+    assert report.scores["answer@all"] == 75
+
+
+def test_cost(report):
+    assert report.milliseconds == {"read": 3, "total": 6, "retrieve": 5}
+    assert report.flops_per_question == 20
+
+
+def test_intervals_hold_the_scores_and_values_can_be_compared(report):
+    for name, score in report.scores.items():
+        low, high = report.intervals[name]
+        assert low <= score <= high
+    assert paired_bootstrap(report.values["f1"], report.values["em"]).mean == pytest.approx(1 / 6)
+    assert report.values["recall@1"][[0, 1, 3]].tolist() == [1, 0, 0]
+    assert np.isnan(report.values["recall@1"][2])
+
+
+def test_json_has_the_promised_keys(report):
+    result = json.loads(json.dumps(report.to_json()))
+    assert {"em", "f1", "recall@1", "milliseconds_per_question", "flops_per_question", "n"} <= set(result)
+    assert result["em"] == 50
+    assert result["milliseconds_per_question"] == 6
+    assert result["flops_per_question"] == 20
+    assert result["intervals"]["em"] == list(report.intervals["em"])
+    assert result["settings"] == {"system": "lumen"}
+
+
+def test_what_nobody_knows_is_left_out():
+    unknown = evaluate_answers(QUESTIONS[2:3], ANSWERS[2:3], candidates=[Candidates(("p",), (1,))])
+    result = unknown.to_json()
+    assert "recall@1" not in result
+    assert "answer@kept" not in result
+    assert result["em"] == 0
+    assert "recall" not in unknown.to_markdown()
+    json.dumps(result, allow_nan=False)
+
+
+def test_the_markdown_of_a_report_has_a_row_per_measure(report):
+    lines = report.to_markdown().splitlines()
+    assert lines[0] == "| measure | value | 95 % from | to |"
+    assert any(line.startswith("| em | 50.0 |") for line in lines)
+    assert any(line.startswith("| ms read (median) | 3 |") for line in lines)
+
+
+def test_a_table_takes_columns_as_they_come_and_aligns_numbers():
+    rows = [
+        {"system": "fid", "em": 41.234, "bytes": 1234567},
+        {"system": "a|b", "em": 0.5, "note": None, "share": float("nan")},
+        {"system": "x", "em": 12345.6, "share": 0.00123},
+    ]
+    assert to_markdown(rows).splitlines() == [
+        "| system | em | bytes | note | share |",
+        "| --- | ---: | ---: | --- | ---: |",
+        "| fid | 41.2 | 1,234,567 |  |  |",
+        "| a\\|b | 0.5 |  | None | - |",
+        "| x | 12,346 |  |  | 0.00123 |",
+    ]
+
+
+def test_a_written_table_says_where_it_comes_from(tmp_path):
+    write_table(tmp_path / "t.md", [{"a": 1}], title="Speed", command="wellread bench x", seed=7, notes="One run.")
+    text = (tmp_path / "t.md").read_text(encoding="utf8")
+    assert text.startswith("# Speed\n\n| a |\n| ---: |\n| 1 |\n\nOne run.\n\nMade by `wellread bench x` (seed 7; ")
+    assert hardware() in text
+
+
+@pytest.mark.parametrize(
+    ("call", "message"),
+    [
+        (lambda: evaluate_answers([], []), "no questions to score"),
+        (lambda: evaluate_answers(QUESTIONS, ANSWERS[:1]), "4 questions, 1 answers; there must be one of each"),
+        (lambda: evaluate_answers(QUESTIONS, ANSWERS, candidates=FOUND[:2]), "2 lists of candidates"),
+        (lambda: evaluate_answers([Question("q9", "?")], ANSWERS[:1]), "question 'q9' has no accepted answers"),
+    ],
+)
+def test_errors(call, message):
+    with pytest.raises(ValueError, match=message):
+        call()
