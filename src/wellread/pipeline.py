@@ -6,6 +6,7 @@ import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from statistics import fmean
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -14,13 +15,13 @@ from tqdm import tqdm
 from wellread.corpus.store import Corpus
 from wellread.evaluation.cost import Stopwatch
 from wellread.evaluation.flops import count_flops
+from wellread.evaluation.report import Report, evaluate_answers
 from wellread.memory.build import MemorizeReport, memorize
 from wellread.memory.fingerprint import check
 from wellread.memory.store import Memory
 from wellread.model import Model, load_model
 from wellread.reading.batching import CandidateRow, batch_candidates, to_device
-from wellread.retrieval import RETRIEVERS, open_index
-from wellread.retrieval.hybrid import default_retriever
+from wellread.retrieval import RETRIEVERS, default_retriever, open_index
 from wellread.types import Answer, Candidates, CitedPassage, Passage, Probe, Question, Reading
 
 if TYPE_CHECKING:
@@ -101,10 +102,12 @@ class Pipeline:
         num_beams: int = 1,
         where: Mapping[str, Any] | None = None,
         flops: bool = True,
+        candidates: Sequence[Candidates] | None = None,
     ) -> list[Answer]:
         """Answer a batch of questions together; milliseconds and FLOPs are shares of the batch's.
 
         A question without any candidate gets an empty answer. flops: count them too (a few percent slower).
+        candidates: what to read, where it was retrieved before; the first top_k of them.
         """
         texts = [item.text if isinstance(item, Question) else item for item in questions]
         empty = [text for text in texts if not text.strip()]
@@ -112,7 +115,11 @@ class Pipeline:
             raise ValueError("the question is empty; ask something.")
         watch = Stopwatch()
         with watch("retrieve"):
-            found = self.retrieve(texts, top_k=top_k, where=where)
+            found = (
+                self.retrieve(texts, top_k=top_k, where=where)
+                if candidates is None
+                else [each.top(top_k) for each in candidates]
+            )
         answered = [index for index, candidates in enumerate(found) if candidates.ids]
         answers = [Answer(text="", milliseconds={"retrieve": watch.milliseconds["retrieve"]}) for _ in texts]
         if not answered:
@@ -153,6 +160,7 @@ class Pipeline:
                 log_likelihood=float(written.scores[index]),
                 milliseconds=milliseconds,
                 flops=counter.total // len(texts),
+                flops_by_stage={stage: count // len(texts) for stage, count in counter.stages.items()},
             )
             for index in range(len(texts))
         ]
@@ -184,14 +192,77 @@ class Pipeline:
         return tuple(sorted(cited, key=lambda passage: (not passage.kept, -passage.share)))
 
     def ask_many(
-        self, questions: Iterable[str | Question], *, batch_size: int = 8, progress: bool = False, **options: Any
+        self,
+        questions: Iterable[str | Question],
+        *,
+        batch_size: int = 8,
+        progress: bool = False,
+        candidates: Sequence[Candidates] | None = None,
+        **options: Any,
     ) -> Iterator[Answer]:
         """`ask` over any number of questions, in batches, answers in the order asked."""
         questions = list(questions)
-        for start in tqdm(
-            range(0, len(questions), batch_size), desc="answer", disable=not progress, unit="batch", leave=False
-        ):
-            yield from self.ask(questions[start : start + batch_size], **options)
+        with tqdm(total=len(questions), desc="answer", disable=not progress, unit="question") as bar:
+            for start in range(0, len(questions), batch_size):
+                some = slice(start, start + batch_size)
+                given = None if candidates is None else candidates[some]
+                yield from self.ask(questions[some], candidates=given, **options)
+                bar.update(len(questions[some]))
+
+    def evaluate(
+        self,
+        questions: Sequence[Question],
+        *,
+        top_k: int = 20,
+        num_beams: int = 1,
+        batch_size: int = 8,
+        timed: int = 16,
+        recall_at: Sequence[int] = (1, 5, 20),
+        seed: int = 0,
+        progress: bool = False,
+    ) -> tuple[Report, list[Answer]]:
+        """Quality over all questions, answered in batches; time and FLOPs over the first `timed`, one by one.
+
+        Returns the report and the answers it is about.
+        """
+        texts = [question.text for question in questions]
+        found = self.retrieve(texts, top_k=max(top_k, *recall_at))
+        answers = list(
+            self.ask_many(
+                questions,
+                batch_size=batch_size,
+                progress=progress,
+                candidates=found,
+                top_k=top_k,
+                num_beams=num_beams,
+                flops=False,
+            )
+        )
+        singles = [self.ask([question], top_k=top_k, num_beams=num_beams)[0] for question in questions[:timed]]
+        settings = {"top_k": top_k, "num_beams": num_beams, **self._costs(questions[:timed], singles, top_k)}
+        report = evaluate_answers(
+            questions, answers, candidates=found, timed=singles, top_k=recall_at, seed=seed, settings=settings
+        )
+        return report, answers
+
+    def _costs(self, questions: Sequence[Question], answers: Sequence[Answer], top_k: int) -> dict[str, Any]:
+        """Bytes a passage takes, and FLOPs of a question by the paper's formula for these questions' sizes."""
+        costs: dict[str, Any] = {}
+        if self.memory is not None:
+            info = self.memory.info()
+            costs["bytes_per_passage"] = info["bytes"] / max(info["passages"], 1)
+            costs["codec"] = info["codec"]
+        frame = self.model.frame
+        read = [Passage(id=item.id, text=item.text, title=item.title) for each in answers for item in each.passages]
+        if not read:
+            return costs
+        passage = fmean(len(row) for row in frame.passages(read))
+        question = fmean(frame.questions([item.text for item in questions]).mask.sum(-1).tolist())
+        target = fmean(len(row) + 1 for row in frame.tokenizer.encode_batch([item.text for item in answers]))
+        formula = self.model.system.formula(
+            question_tokens=question, passage_tokens=passage, target_tokens=target, top_k=top_k
+        )
+        return costs | {"formula_flops": round(formula.flops)}
 
 
 def find_span(answer: str, text: str) -> tuple[int, int] | None:

@@ -140,7 +140,7 @@ class Answer:
     """A short answer, what it rests on and what it cost.
 
     log_likelihood: sum of the answer's token log-probabilities. milliseconds: per stage (retrieve, fetch,
-    read, generate, total). flops: counted for reading and generating this question.
+    read, generate, explain, total). flops: counted for reading and generating; flops_by_stage: of each.
     """
 
     text: str
@@ -148,6 +148,7 @@ class Answer:
     log_likelihood: float = 0.0
     milliseconds: Mapping[str, float] = field(default_factory=dict)
     flops: int = 0
+    flops_by_stage: Mapping[str, int] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)

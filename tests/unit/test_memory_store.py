@@ -191,6 +191,8 @@ def test_an_update_killed_half_way_leaves_the_old_rows(memory: Memory, monkeypat
     add(reopened, [Passage("n1", "x")], encode, FINGERPRINT, progress=False)
     assert list(reopened) == [*PASSAGES, Passage("n1", "x")]
     assert reopened.verify()["ok"]
+    there = {f"rows.lance/data/{path.name}" for path in (memory.path / "rows.lance" / "data").iterdir()}
+    assert there <= set(reopened.manifest.files), "the row of the killed update leaves no file behind"
 
 
 def test_an_unfinished_memory_is_not_edited(tmp_path: Path) -> None:
@@ -216,6 +218,16 @@ def test_a_reader_refreshes(memory: Memory) -> None:
     assert reader.fetch(["p49"]).passages == [PASSAGES[49]]
     assert reader.refresh() is True
     assert reader.fetch(["n1"]).passages == [Passage("n1", "x")]
+
+
+def test_opening_while_another_process_moves_on(memory: Memory, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Between reading memory.json and opening the table, the version it names may be swept away."""
+    stale = [memory.manifest]
+    memory.delete(["p3"])
+    memory.compact()
+    read = Manifest.read
+    monkeypatch.setattr(Manifest, "read", lambda directory: stale.pop() if stale else read(directory))
+    assert len(Memory.open(memory.path)) == 49
 
 
 def test_what_is_not_a_memory(tmp_path: Path, memory: Memory) -> None:
@@ -291,6 +303,9 @@ def test_any_flipped_byte_of_the_manifest_is_found(memory: Memory) -> None:
             memory.verify()
         mend()
     assert memory.verify()["ok"]
+    path.write_text(path.read_text().replace(" ", "\t", 1))  # JSON would not mind
+    with pytest.raises(ValueError, match=r"memory.json is damaged"):
+        memory.verify()
 
 
 def test_a_damaged_passage_is_named(memory: Memory) -> None:

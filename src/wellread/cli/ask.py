@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import sys
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
@@ -63,8 +62,7 @@ def _questions(question: str | None, file: str | None) -> Iterator[str]:
     if question is not None:
         yield question
     elif file is not None:
-        lines = sys.stdin if file == "-" else open(file, encoding="utf8")
-        with lines:
+        with click.open_file(file, encoding="utf8") as lines:
             yield from (_of_line(line) for line in lines if line.strip())
     else:
         yield from _typed()

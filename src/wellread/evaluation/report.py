@@ -28,7 +28,7 @@ class Report:
 
     n: questions. values: per metric, [questions] from 0 to 1 (nan: unknown), for paired comparisons.
     scores: per metric, the mean in percent. intervals: per metric, its bootstrap interval in percent.
-    milliseconds: per stage, the median over questions. flops_per_question: mean, counted.
+    milliseconds: per stage, the median over questions. flops_per_question: mean, counted; flops: by stage.
     settings: what it was run with, as given.
     """
 
@@ -38,6 +38,7 @@ class Report:
     intervals: Mapping[str, tuple[float, float]]
     milliseconds: Mapping[str, float]
     flops_per_question: float
+    flops: Mapping[str, float] = field(default_factory=dict)
     settings: Mapping[str, Any] = field(default_factory=dict)
 
     def to_json(self) -> dict[str, Any]:
@@ -52,6 +53,7 @@ class Report:
             "milliseconds_per_question": round(self.milliseconds.get("total", 0.0), 3),
             "milliseconds": {stage: round(value, 3) for stage, value in self.milliseconds.items()},
             "flops_per_question": round(self.flops_per_question),
+            "flops": {stage: round(count) for stage, count in self.flops.items()},
             "intervals": {name: [round(bound, 3) for bound in self.intervals[name]] for name in known},
             **({"settings": dict(self.settings)} if self.settings else {}),
         }
@@ -73,6 +75,7 @@ def evaluate_answers(
     answers: Sequence[Answer],
     *,
     candidates: Sequence[Candidates] | None = None,
+    timed: Sequence[Answer] | None = None,
     top_k: Sequence[int] = (1, 5, 20),
     samples: int = 1000,
     seed: int = 0,
@@ -84,9 +87,11 @@ def evaluate_answers(
     number of candidates. `recall@kept` and `answer@kept` look at the passages that were read to the end:
     whether a positive passage, or any text with an accepted answer, is among them. `answer@all` is the same
     over all passages, the most that reranking could keep.
+    timed: answers to take time and FLOPs from, such as ones asked one by one; None takes all.
     Errors: ValueError where the lists differ in length, or a question has no accepted answer.
     """
     _check(questions, answers, candidates)
+    timed = timed or answers
     values = _values(questions, answers)
     if candidates is not None:
         most = max(len(found.ids) for found in candidates)
@@ -98,8 +103,9 @@ def evaluate_answers(
         values=values,
         scores={name: PERCENT * mean(each) for name, each in values.items()},
         intervals={name: _percent(bootstrap(each, samples=samples, seed=seed)) for name, each in values.items()},
-        milliseconds=_medians(answers),
-        flops_per_question=sum(answer.flops for answer in answers) / len(answers),
+        milliseconds=_medians(timed),
+        flops_per_question=sum(answer.flops for answer in timed) / len(timed),
+        flops=_mean_flops(timed),
         settings=dict(settings or {}),
     )
 
@@ -181,6 +187,11 @@ def _medians(answers: Sequence[Answer]) -> dict[str, float]:
         stage: median(answer.milliseconds[stage] for answer in answers if stage in answer.milliseconds)
         for stage in stages
     }
+
+
+def _mean_flops(answers: Sequence[Answer]) -> dict[str, float]:
+    stages = dict.fromkeys(stage for answer in answers for stage in answer.flops_by_stage)
+    return {stage: sum(answer.flops_by_stage.get(stage, 0) for answer in answers) / len(answers) for stage in stages}
 
 
 def _percent(interval: tuple[float, float]) -> tuple[float, float]:

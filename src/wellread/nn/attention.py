@@ -36,6 +36,11 @@ __all__ = [
 ]
 
 
+# The dtype attention runs in where another one than the states' is faster: torch's fused kernel for CPUs takes a
+# third of the time in float32, forward and backward together (8 x 12 heads x 215 tokens x 32: 36 against 108 ms).
+FASTEST = {("cpu", torch.bfloat16): torch.float32}
+
+
 class ScoreMask(NamedTuple):
     """What is added to the scores, ready for use in several layers.
 
@@ -100,10 +105,15 @@ def attend_masked(
     scale: float | None = None,
 ) -> Tensor:
     """`attend` with a mask and bias that were joined before, so that layers can share the work."""
-    added = joined.added
-    if added is not None and added.dtype != query.dtype:  # autocast computes in another dtype than the weights
-        added = added.to(query.dtype)
-    states = functional.scaled_dot_product_attention(query, key, value, attn_mask=added, dropout_p=dropout, scale=scale)
+    dtype = query.dtype
+    fastest = FASTEST.get((query.device.type, dtype), dtype)
+    # Autocast would cast back what was chosen here.
+    with torch.autocast(query.device.type, enabled=False):
+        query, key, value = (part.to(fastest) for part in (query, key, value))
+        added = None if joined.added is None else joined.added.to(fastest)
+        states = functional.scaled_dot_product_attention(
+            query, key, value, attn_mask=added, dropout_p=dropout, scale=scale
+        ).to(dtype)
     return states if joined.empty is None else states.masked_fill(joined.empty, 0.0)
 
 

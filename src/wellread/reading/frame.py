@@ -92,7 +92,7 @@ class Frame:
     def targets(self, texts: Sequence[str]) -> tuple[Tensor, Tensor]:
         """Answers -> target [batch, <= answer_tokens] with the end token, and its mask."""
         limit = self.config.answer_tokens - 1
-        rows = [row[:limit] + [self.tokenizer.end] for row in self.tokenizer.encode_batch(list(texts))]
+        rows = [[*row[:limit], self.tokenizer.end] for row in self.tokenizer.encode_batch(list(texts))]
         return pad_rows(rows, self.tokenizer.pad)
 
     def text(self, tokens: Sequence[int]) -> str:

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from torch import nn
 
+from wellread.evaluation.flops import FlopFormula
 from wellread.reading.decoding import Generated
 from wellread.types import CandidateBatch, Inputs, Reading, TrainingBatch
 
@@ -131,6 +132,12 @@ class System(nn.Module, ABC):
         per_passage: bool = False,
     ) -> Tensor:
         """log p(target): [batch], or [batch, passages] with each passage read alone."""
+
+    def formula(
+        self, *, question_tokens: float, passage_tokens: float, target_tokens: float, top_k: int
+    ) -> FlopFormula:
+        """What a question of these sizes costs by the paper's own formula."""
+        raise NotImplementedError(f"{self.paper.title!r} gives no formula for its cost.")
 
     @abstractmethod
     def losses(self, batch: TrainingBatch) -> dict[str, Tensor]:

@@ -16,6 +16,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from wellread.evaluation import flops
+from wellread.evaluation.flops import FlopFormula
 from wellread.systems.base import Paper
 from wellread.systems.fusion_base import FusionSystem
 from wellread.types import CandidateBatch, Inputs, Reading
@@ -57,3 +59,13 @@ class FiD(FusionSystem):
         read = self.live(pairs, 0, encoder.num_layers)
         alone = encoder.finish(encoder.run(question, inputs.mask)) if self.config.question_to_decoder else None
         return self.fuse(inputs, candidates, read, question=alone)
+
+    def formula(
+        self, *, question_tokens: float, passage_tokens: float, target_tokens: float, top_k: int
+    ) -> FlopFormula:
+        return flops.fid(
+            passage_tokens=question_tokens + passage_tokens,
+            top_k=top_k,
+            target_tokens=target_tokens,
+            **self.sizes,
+        )

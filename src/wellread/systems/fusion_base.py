@@ -260,6 +260,16 @@ class FusionSystem(System):
         total = mass.new_zeros(candidates.exists.shape).scatter_add(1, columns, mass)
         return total / total.sum(-1, keepdim=True).clamp_min(1e-9)
 
+    @property
+    def sizes(self) -> dict[str, int]:
+        """The sizes the papers' formulas ask for."""
+        reader = self.reader
+        return {
+            "layers": reader.encoder.num_layers,
+            "dim": reader.encoder.dim,
+            "decoder_layers": reader.decoder.num_layers,
+        }
+
     def losses(self, batch: TrainingBatch) -> dict[str, Tensor]:
         reading = self.read(batch.inputs, batch.candidates)
         return {"nll": nll(self.target_log_probs(reading, batch.target), batch.target_mask)}
@@ -325,6 +335,11 @@ class LiveSystem(FusionSystem):
     @property
     def stores(self) -> frozenset[str]:
         return frozenset({"tokens"}) if self.config.condition_memory else super().stores
+
+    @property
+    def live_share(self) -> float:
+        """The share of layers that is live, in whole layers."""
+        return 1 - self.cut / self.reader.encoder.num_layers
 
     @property
     def sight(self) -> dict[str, bool]:

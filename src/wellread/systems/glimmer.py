@@ -27,6 +27,8 @@ import torch
 from torch import nn
 
 from wellread.config import require
+from wellread.evaluation import flops
+from wellread.evaluation.flops import FlopFormula
 from wellread.losses import nll, perplexity_distillation
 from wellread.reading.keeping import all_columns, keep_best
 from wellread.systems.base import Paper
@@ -136,6 +138,20 @@ class Glimmer(LiveSystem):
             "nll": nll(self.target_log_probs(reading, batch.target), batch.target_mask),
             "distillation": config.distillation_weight * distilled,
         }
+
+    def formula(
+        self, *, question_tokens: float, passage_tokens: float, target_tokens: float, top_k: int
+    ) -> FlopFormula:
+        live = self.reader.encoder.num_layers - self.cut
+        return flops.glimmer(
+            passage_tokens=question_tokens + passage_tokens,
+            top_k=top_k,
+            keep=min(self.config.keep, top_k),
+            target_tokens=target_tokens,
+            live_share=self.live_share,
+            rerank_share=self.rerank_layers / live,
+            **self.sizes,
+        )
 
     # -- the two stages ------------------------------------------------------------------------------------
 

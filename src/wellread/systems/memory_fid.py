@@ -17,6 +17,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
+from wellread.evaluation import flops
+from wellread.evaluation.flops import FlopFormula
 from wellread.reading.pairing import passages_only
 from wellread.systems.base import Paper
 from wellread.systems.fusion_base import FusionSystem
@@ -71,3 +73,13 @@ class MemoryFiD(FusionSystem):
     def read(self, inputs: Inputs, candidates: CandidateBatch) -> Reading:
         passages = passages_only(self.passage_states(candidates), candidates.mask, candidates.tokens)
         return self.fuse(inputs, candidates, passages, question=self.question_states(inputs))
+
+    def formula(
+        self, *, question_tokens: float, passage_tokens: float, target_tokens: float, top_k: int
+    ) -> FlopFormula:
+        return flops.memory_fid(
+            passage_tokens=passage_tokens,
+            top_k=top_k,
+            target_tokens=target_tokens,
+            **self.sizes,
+        )

@@ -61,7 +61,8 @@ class TrainingConfig:
     the rate rises from 0. clip: largest norm of all gradients together, 0 for none. precision: of the
     computation; weights are always fp32. save_every, evaluate_every, log_every: steps; 0 for never (saving:
     only at the end). keep_best: the metric of the dev questions by which out/best is chosen.
-    device: "auto" takes an accelerator where there is one.
+    device: "auto" takes an accelerator where there is one. freeze: weights that stay as they are, by the beginnings
+    of their names ("reader.encoder.layers.0.").
     """
 
     steps: int = 1000
@@ -81,6 +82,7 @@ class TrainingConfig:
     log_every: int = 10
     keep_best: str = "em"
     device: str = "auto"
+    freeze: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         where = "training"

@@ -27,7 +27,7 @@ from wellread.training.dev import DevQuestions
 from wellread.training.loop import Evaluate, TrainReport, train
 from wellread.training.optimizers import ENDLESS
 from wellread.training.processes import Processes, find_processes, pick_device
-from wellread.training.starting import open_memory, start_model
+from wellread.training.starting import freeze, open_memory, start_model
 from wellread.types import Question
 
 __all__ = ["EvaluateFactory", "check_resumable", "run_recipe"]
@@ -102,6 +102,7 @@ class _Prepared:
         questions = {name: _questions(task) for name, task in recipe.tasks.items()}
         dev_questions = _questions(recipe.dev) if recipe.dev else []
         self.model = start_model(recipe, lambda: _texts(corpus, questions))
+        freeze(self.model, recipe.training.freeze)
         self.memory: Memory | None = open_memory(data.memory, self.model) if data.memory else None
         self.model.system.to(pick_device(recipe.training.device, processes))
         self.tasks: list[Task] = [

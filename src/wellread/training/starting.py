@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from wellread.nn.encoder_decoder import EncoderDecoder
     from wellread.nn.tokenizers import Tokenizer
 
-__all__ = ["open_memory", "start_model"]
+__all__ = ["freeze", "open_memory", "start_model"]
 
 
 def start_model(recipe: Recipe, texts: Callable[[], Iterable[str]]) -> Model:
@@ -34,6 +34,18 @@ def start_model(recipe: Recipe, texts: Callable[[], Iterable[str]]) -> Model:
     if recipe.transfer is not None:
         transfer(model, recipe.transfer.from_, recipe.transfer.parts)
     return model
+
+
+def freeze(model: Model, beginnings: Sequence[str]) -> None:
+    """Stop training the weights whose names begin so; ValueError where a beginning names none."""
+    weights = dict(model.system.named_parameters())
+    for beginning in beginnings:
+        named = [name for name in weights if name.startswith(beginning)]
+        if not named:
+            known = ", ".join(sorted({".".join(name.split(".")[:3]) for name in weights}))
+            raise ValueError(f"training.freeze={beginning!r} is the beginning of no weight's name; there are: {known}.")
+        for name in named:
+            weights[name].requires_grad_(False)
 
 
 def open_memory(path: Path, model: Model) -> Memory:

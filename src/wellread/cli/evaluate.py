@@ -1,0 +1,83 @@
+"""`wellread eval`: measure quality and cost on a file of questions."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import click
+
+from wellread.cli.output import emit, json_option, say
+
+
+@click.command()
+@click.option("--model", required=True, help="Folder of the model.")
+@click.option("--memory", default=None, help="Folder of the memory.")
+@click.option("--corpus", default=None, help="Folder of the corpus, for systems that read without a memory.")
+@click.option("--index", default=None, help="Folder of the search index; default: the one inside the memory.")
+@click.option("--questions", required=True, help="File of questions with answers.")
+@click.option("--split", default=None, help="Only the questions of this split.")
+@click.option("--limit", default=None, type=click.IntRange(min=1), help="This many questions, evenly spaced.")
+@click.option("--system", default=None, help="Read the same weights as another system.")
+@click.option("--set", "settings", multiple=True, metavar="KEY=VALUE", help="Change an option of the system.")
+@click.option("--top-k", default=20, show_default=True, help="Passages retrieved and read.")
+@click.option("--beams", default=1, show_default=True, help="Beam width; 1 is greedy.")
+@click.option("--batch-size", default=8, show_default=True, help="Questions answered together.")
+@click.option("--timed", default=16, show_default=True, help="Questions asked one by one for time and FLOPs.")
+@click.option("--seed", default=0, show_default=True, help="Seed of the bootstrap intervals.")
+@click.option("--answers", "keep", default=None, help="Write every answer to this file (jsonl).")
+@json_option
+def command(as_json: bool, keep: str | None, **choice: Any) -> None:
+    """Measure quality (EM, F1, recall, with bootstrap intervals) and cost (time, FLOPs, bytes).
+
+    \b
+    Example:
+      wellread eval --model model --memory memory --questions dev.jsonl --json
+    """
+    from wellread.config import parse_settings
+    from wellread.corpus.questions import read_questions
+    from wellread.pipeline import open_pipeline
+
+    questions = read_questions(choice["questions"], split=choice["split"])
+    questions = _some([item for item in questions if item.answers], choice["limit"])
+    if not questions:
+        raise ValueError(f"{choice['questions']} holds no questions with answers; give a file that does.")
+    pipeline = open_pipeline(
+        model=choice["model"],
+        memory=choice["memory"],
+        corpus=choice["corpus"],
+        index=choice["index"],
+        system=choice["system"],
+        options=parse_settings(choice["settings"]),
+    )
+    say(f"{len(questions)} questions")
+    report, answers = pipeline.evaluate(
+        questions,
+        top_k=choice["top_k"],
+        num_beams=choice["beams"],
+        batch_size=choice["batch_size"],
+        timed=choice["timed"],
+        seed=choice["seed"],
+        progress=True,
+    )
+    if keep is not None:
+        _write(keep, questions, answers)
+    result = {"system": pipeline.model.name, **report.to_json()}
+    emit(result, as_json, report.to_markdown())
+
+
+def _some(items: list, limit: int | None) -> list:
+    """`limit` of the items, evenly spaced over all of them."""
+    if limit is None or limit >= len(items):
+        return items
+    return [items[index * len(items) // limit] for index in range(limit)]
+
+
+def _write(path: str, questions: list, answers: list) -> None:
+    import json
+
+    from wellread.cli.ask import as_mapping
+
+    with open(path, "w", encoding="utf8") as file:
+        for question, answer in zip(questions, answers, strict=True):
+            row = {"id": question.id, "answers": question.answers, **as_mapping(question.text, answer)}
+            file.write(json.dumps(row, ensure_ascii=False) + "\n")
