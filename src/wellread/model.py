@@ -11,6 +11,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -34,6 +35,7 @@ if TYPE_CHECKING:
 __all__ = ["Model", "build_model", "load_model", "save_model", "transfer"]
 
 FORMAT = 1
+PRECISIONS = {"fp32": None, "bf16": torch.bfloat16}
 
 
 @dataclass(frozen=True)
@@ -49,9 +51,9 @@ class Model:
         return next(self.system.parameters()).device
 
     @property
-    def dim(self) -> int:
-        """Width of the states a memory of this model holds."""
-        return self.system.reader.encoder.dim
+    def dim(self) -> int | None:
+        """Width of the states a memory of this model holds; None where it holds tokens only."""
+        return self.system.reader.encoder.dim if "states" in self.system.stores else None
 
     def fingerprint(self, cutting: str = "") -> Fingerprint:
         """What a memory made by this model is bound to."""
@@ -64,15 +66,22 @@ class Model:
             cutting=cutting,
         )
 
-    def encode(self, passages: Sequence[Passage]) -> list[Encoded]:
-        """What a memory stores of each passage, in the order given."""
+    def encode(self, passages: Sequence[Passage], *, precision: str = "fp32") -> list[Encoded]:
+        """What a memory stores of each passage, in the order given.
+
+        precision: of the computation, "fp32" or "bf16"; where the processor knows bf16 it is more than twice as
+        fast, at an error of the size bf16 storage has anyway.
+        """
+        if precision not in PRECISIONS:
+            raise ValueError(f"precision={precision!r} is unknown; use one of: {', '.join(PRECISIONS)}.")
         rows = self.frame.passages(passages)
         tokens = [np.asarray(row, dtype=np.int32) for row in rows]
         wanted = self.system.stores
         if wanted == {"tokens"}:
             return [Encoded(tokens=row) for row in tokens]
         padded, mask = pad_rows(rows, self.frame.tokenizer.pad)
-        with torch.inference_mode():
+        kind, dtype = self.device.type, PRECISIONS[precision]
+        with torch.inference_mode(), torch.autocast(kind, dtype=dtype, enabled=dtype is not None):
             self.system.eval()
             kept = self.system.remember(padded.to(self.device), mask.to(self.device))
         return [
@@ -84,9 +93,11 @@ class Model:
             for index, row in enumerate(tokens)
         ]
 
-    def encoder_for_memory(self, cutting: str = "") -> tuple[Callable, Fingerprint, int]:
+    def encoder_for_memory(
+        self, cutting: object = "", *, precision: str = "fp32"
+    ) -> tuple[Callable, Fingerprint, int | None]:
         """(encode, fingerprint, dim): what building or growing a memory needs of a model."""
-        return self.encode, self.fingerprint(cutting), self.dim
+        return partial(self.encode, precision=precision), self.fingerprint(str(cutting)), self.dim
 
 
 def build_model(
@@ -172,5 +183,11 @@ def _read_description(path: Path) -> dict[str, Any]:
         raise ValueError(f"{path} is not a model folder: system.json is missing; make one with wellread init.")
     described = checkpoints.read_json(file)
     if described.get("format") != FORMAT:
-        raise ValueError(f"{file} has format {described.get('format')!r}; this version reads format {FORMAT}.")
+        raise ValueError(
+            f"{file} has format {described.get('format')!r}; this version reads format {FORMAT}. "
+            "Install the wellread that wrote it, or make the model again."
+        )
+    lacking = [key for key in ("system", "options", "frame") if key not in described]
+    if lacking:
+        raise ValueError(f"{file} lacks {', '.join(lacking)}; copy it again from where the model was made.")
     return described

@@ -29,6 +29,8 @@ if TYPE_CHECKING:
 
 __all__ = ["Pipeline", "find_span", "load_model", "memorize_corpus", "open_pipeline"]
 
+_NOTHING_TO_READ = "no memory and no corpus were given; give at least one to answer from (--memory DIR, --corpus DIR)."
+
 INDEX_FOLDER = "index"
 """Where a memory keeps the search index over its own passages."""
 
@@ -47,9 +49,15 @@ class Pipeline:
 
     def __post_init__(self) -> None:
         if self.memory is None and self.corpus is None:
-            raise ValueError("no memory and no corpus were given; give at least one to answer from.")
+            raise ValueError(_NOTHING_TO_READ)
         if self.memory is not None:
             check(self.memory.fingerprint, self.model.fingerprint(), self.model.system.bound_to)
+
+    def check_top_k(self, top_k: int) -> None:
+        """Raise ValueError where `top_k` is no number of candidates this system can answer from."""
+        if top_k < 1:
+            raise ValueError(f"top_k={top_k}; it must be at least 1.")
+        self.model.system.check_top_k(top_k)
 
     # -- retrieve ------------------------------------------------------------------------------------------
 
@@ -113,6 +121,7 @@ class Pipeline:
         empty = [text for text in texts if not text.strip()]
         if empty or not texts:
             raise ValueError("the question is empty; ask something.")
+        self.check_top_k(top_k)
         watch = Stopwatch()
         with watch("retrieve"):
             found = (
@@ -202,7 +211,7 @@ class Pipeline:
     ) -> Iterator[Answer]:
         """`ask` over any number of questions, in batches, answers in the order asked."""
         questions = list(questions)
-        with tqdm(total=len(questions), desc="answer", disable=not progress, unit="question") as bar:
+        with tqdm(total=len(questions), desc="answer", disable=None if progress else True, unit="question") as bar:
             for start in range(0, len(questions), batch_size):
                 some = slice(start, start + batch_size)
                 given = None if candidates is None else candidates[some]
@@ -225,6 +234,7 @@ class Pipeline:
 
         Returns the report and the answers it is about.
         """
+        self.check_top_k(top_k)
         texts = [question.text for question in questions]
         found = self.retrieve(texts, top_k=max(top_k, *recall_at))
         answers = list(
@@ -289,13 +299,17 @@ def memorize_corpus(
     codec: str = "bf16",
     retriever: str | None = None,
     batch_size: int = 32,
+    precision: str = "fp32",
     progress: bool = True,
 ) -> MemorizeReport:
     """Read a corpus ahead: build or resume its memory, then the search index kept inside it.
 
-    retriever: a name in RETRIEVERS, None for the default one, "none" for no index.
+    retriever: a name in RETRIEVERS, None for the default one, "none" for no index. precision: of the reading,
+    "fp32" or "bf16" (see Model.encode).
     """
-    encode, fingerprint, dim = model.encoder_for_memory(corpus.cutting)
+    if retriever != "none":
+        kind = RETRIEVERS[retriever or default_retriever()]  # a wrong name is told before hours of reading
+    encode, fingerprint, dim = model.encoder_for_memory(corpus.cutting, precision=precision)
     report = memorize(
         corpus,
         encode,
@@ -310,7 +324,7 @@ def memorize_corpus(
     if retriever != "none":
         folder = Path(out) / INDEX_FOLDER
         if not (folder / "index.json").is_file():
-            RETRIEVERS[retriever or default_retriever()].build(corpus, folder)
+            kind.build(corpus, folder)
     return report
 
 
@@ -328,6 +342,8 @@ def open_pipeline(
     index: a search index; without one, the index inside the memory. system, options: read the same weights as
     another system or with other options.
     """
+    if memory is None and corpus is None:
+        raise ValueError(_NOTHING_TO_READ)
     loaded = model if isinstance(model, Model) else load_model(model, system=system, options=options)
     store = None if memory is None else Memory.open(memory)
     texts = None if corpus is None else Corpus.open(corpus)

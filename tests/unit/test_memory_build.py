@@ -300,6 +300,13 @@ def test_a_place_that_cannot_be_written(tmp_path: Path) -> None:
         memorize(PASSAGES, Encoder(), tmp_path / "file" / "m", codec="int8", **OPTIONS)
 
 
+def test_a_folder_of_something_else_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "thesis.txt").write_text("x")
+    with pytest.raises(ValueError, match=r"is no memory and holds 'thesis.txt'; give a new directory"):
+        memorize(PASSAGES, Encoder(), tmp_path, codec="int8", **OPTIONS)
+    assert [path.name for path in tmp_path.iterdir()] == ["thesis.txt"]
+
+
 def test_a_full_disk_keeps_what_is_stored(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     expected = unbroken(tmp_path / "whole")
     before = resource.getrlimit(resource.RLIMIT_FSIZE)

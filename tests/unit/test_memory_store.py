@@ -241,6 +241,10 @@ def test_what_is_not_a_memory(tmp_path: Path, memory: Memory) -> None:
     with pytest.raises(ValueError, match=r"memory.json is damaged: its checksum differs"):
         Memory.open(memory.path)
     (memory.path / "memory.json").write_text(text)
+    mend = flip(memory.path / "codec.safetensors", 999)
+    with pytest.raises(ValueError, match=r"codec.safetensors is damaged: its checksum differs"):
+        Memory.open(memory.path)
+    mend()
     (memory.path / "codec.safetensors").unlink()
     with pytest.raises(ValueError, match=r"codec.safetensors is missing; the states cannot be decoded"):
         Memory.open(memory.path)

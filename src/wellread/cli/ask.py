@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -39,8 +40,8 @@ def command(question: str | None, file: str | None, show: int, as_json: bool, **
     """
     if question is not None and file is not None:
         raise ValueError("both a question and --questions were given; give one of them.")
-    if choice["top_k"] < 1:
-        raise ValueError(f"top_k={choice['top_k']}; it must be at least 1.")
+    if file not in (None, "-") and not Path(file).is_file():
+        raise ValueError(f"questions {file} does not exist; give a file of questions, or - for standard input.")
     from wellread.config import parse_settings
     from wellread.pipeline import open_pipeline
 
@@ -52,6 +53,7 @@ def command(question: str | None, file: str | None, show: int, as_json: bool, **
         system=choice["system"],
         options=parse_settings(choice["settings"]),
     )
+    pipeline.check_top_k(choice["top_k"])
     where = parse_settings(choice["where"]) or None
     for text in _questions(question, file):
         answer = pipeline.ask([text], top_k=choice["top_k"], num_beams=choice["beams"], where=where)[0]
@@ -63,17 +65,20 @@ def _questions(question: str | None, file: str | None) -> Iterator[str]:
         yield question
     elif file is not None:
         with click.open_file(file, encoding="utf8") as lines:
-            yield from (_of_line(line) for line in lines if line.strip())
+            yield from (_of_line(line, f"{file}:{number}") for number, line in enumerate(lines, 1) if line.strip())
     else:
         yield from _typed()
 
 
-def _of_line(line: str) -> str:
+def _of_line(line: str, place: str) -> str:
     if not line.lstrip().startswith("{"):
         return line.strip()
-    row = json.loads(line)
-    if "question" not in row:
-        raise ValueError(f"the line {line.strip()[:60]!r} has no 'question'; give plain lines or jsonl with that key.")
+    try:
+        row = json.loads(line)
+    except json.JSONDecodeError as error:
+        raise ValueError(f"{place}: is not JSON: {error}; give one JSON object per line, or plain lines.") from error
+    if not isinstance(row.get("question"), str):
+        raise ValueError(f"{place}: has no 'question'; give plain lines or jsonl with that key.")
     return row["question"]
 
 

@@ -108,8 +108,7 @@ def _memorize(home: Path, models: dict[str, Path]) -> dict[str, tuple[Any, int]]
     for name, (trained, system, options, top_k) in READERS.items():
         model: Model = load_model(models[trained], system=system, options=options)
         memory = home / f"memory-{trained}"
-        if not (memory / "memory.json").is_file():
-            memorize_corpus(corpus, model, memory, retriever="none")
+        memorize_corpus(corpus, model, memory, retriever="none", progress=False)
         pipelines[name] = (open_pipeline(model=model, memory=memory, index=home / "index"), top_k)
     return pipelines
 

@@ -8,6 +8,8 @@ import click
 
 from wellread.cli.output import emit, json_option, say
 
+POSITIVE = click.IntRange(min=1)
+
 
 @click.command()
 @click.option("--model", required=True, help="Folder of the model.")
@@ -16,13 +18,15 @@ from wellread.cli.output import emit, json_option, say
 @click.option("--index", default=None, help="Folder of the search index; default: the one inside the memory.")
 @click.option("--questions", required=True, help="File of questions with answers.")
 @click.option("--split", default=None, help="Only the questions of this split.")
-@click.option("--limit", default=None, type=click.IntRange(min=1), help="This many questions, evenly spaced.")
+@click.option("--limit", default=None, type=POSITIVE, help="This many questions, evenly spaced.")
 @click.option("--system", default=None, help="Read the same weights as another system.")
 @click.option("--set", "settings", multiple=True, metavar="KEY=VALUE", help="Change an option of the system.")
 @click.option("--top-k", default=20, show_default=True, help="Passages retrieved and read.")
 @click.option("--beams", default=1, show_default=True, help="Beam width; 1 is greedy.")
-@click.option("--batch-size", default=8, show_default=True, help="Questions answered together.")
-@click.option("--timed", default=16, show_default=True, help="Questions asked one by one for time and FLOPs.")
+@click.option("--batch-size", default=8, show_default=True, type=POSITIVE, help="Questions answered together.")
+@click.option(
+    "--timed", default=16, show_default=True, type=POSITIVE, help="Questions asked singly, for time and FLOPs."
+)
 @click.option("--seed", default=0, show_default=True, help="Seed of the bootstrap intervals.")
 @click.option("--answers", "keep", default=None, help="Write every answer to this file (jsonl).")
 @json_option
@@ -49,6 +53,7 @@ def command(as_json: bool, keep: str | None, **choice: Any) -> None:
         system=choice["system"],
         options=parse_settings(choice["settings"]),
     )
+    pipeline.check_top_k(choice["top_k"])
     say(f"{len(questions)} questions")
     report, answers = pipeline.evaluate(
         questions,

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import click
 
-from wellread.cli.output import emit, json_option, say
+from wellread.cli.output import emit, json_option
 
 
 @click.command()
@@ -25,11 +27,15 @@ from wellread.cli.output import emit, json_option, say
 @click.option("--heads", default=4, show_default=True, help="With --from scratch: attention heads.")
 @click.option("--decoder-layers", default=3, show_default=True, help="Decoder layers (BERT family and scratch).")
 @click.option("--copy-head/--no-copy-head", default=None, help="A copy head over passage tokens; T5 has none.")
+@click.option("--dropout", default=None, type=float, help="Dropout while training (BERT family); default: its own.")
 @click.option("--set", "settings", multiple=True, metavar="KEY=VALUE", help="An option of the system.")
 @click.option("--frame", "frames", multiple=True, metavar="KEY=VALUE", help="An option of the frame.")
 @click.option("--seed", default=0, show_default=True, help="Seed of the new weights.")
+@click.option("--overwrite", is_flag=True, help="Replace the model that is in the folder.")
 @json_option
-def command(out: str, system: str, settings: tuple[str, ...], frames: tuple[str, ...], as_json: bool, **choice) -> None:
+def command(
+    out: str, system: str, settings: tuple[str, ...], frames: tuple[str, ...], overwrite: bool, as_json: bool, **choice
+) -> None:
     """Make an untrained reader from a T5 checkpoint, from a BERT-family encoder, or from scratch.
 
     \b
@@ -40,13 +46,18 @@ def command(out: str, system: str, settings: tuple[str, ...], frames: tuple[str,
     from wellread.model import build_model, save_model
     from wellread.nn.building import build_from
     from wellread.reading.frame import FrameConfig
+    from wellread.systems import SYSTEMS
 
     texts = None
     if choice["corpus"] is not None:
         from wellread.corpus.store import Corpus
 
         texts = (f"{item.title} {item.text}" for item in Corpus.open(choice["corpus"]))
-    say(f"building a reader from {choice['source']}")
+    # What is quickly told wrong comes before what takes time.
+    options, frame = parse_settings(settings), from_mapping(FrameConfig, parse_settings(frames), where="frame")
+    from_mapping(SYSTEMS[system].Config, options, where="system")
+    if (Path(out) / "system.json").is_file() and not overwrite:
+        raise ValueError(f"out={out} holds a model; give a new folder, or --overwrite to replace it.")
     reader, tokenizer = build_from(
         choice["source"],
         texts=texts,
@@ -57,10 +68,10 @@ def command(out: str, system: str, settings: tuple[str, ...], frames: tuple[str,
         heads=choice["heads"],
         decoder_layers=choice["decoder_layers"],
         copy_head=choice["copy_head"],
+        dropout=choice["dropout"],
         seed=choice["seed"],
     )
-    frame = from_mapping(FrameConfig, parse_settings(frames), where="frame")
-    model = build_model(system, parse_settings(settings), reader, tokenizer, frame=frame)
+    model = build_model(system, options, reader, tokenizer, frame=frame)
     save_model(out, model)
     weights = sum(weight.numel() for weight in model.system.parameters())
     emit(

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import errno
 import importlib
 import sys
 from collections.abc import Sequence
+from difflib import get_close_matches
 
 import click
 
@@ -25,6 +27,24 @@ VERBS: dict[str, tuple[str, str]] = {
 }
 
 
+# What to do about what an operating system refuses.
+_FULL = "free space on that disk, then run the same command again; memorize and train go on where they stopped."
+_REFUSED = "there is no permission for it; allow it, or choose another folder (--out)."
+_BLOCKED = "a file stands where a folder is needed, or a folder where a file is; choose another path (--out)."
+ADVICE = {
+    errno.ENOSPC: _FULL,
+    errno.EDQUOT: _FULL,
+    errno.EACCES: _REFUSED,
+    errno.EPERM: _REFUSED,
+    errno.EROFS: _REFUSED,
+    errno.EEXIST: _BLOCKED,
+    errno.ENOTDIR: _BLOCKED,
+    errno.EISDIR: _BLOCKED,
+    errno.ENOENT: "give the path of something that exists.",
+}
+MOST_LINES = 12  # of a message; the whole of it is in the trace that --debug shows
+
+
 class LazyGroup(click.Group):
     """A group that knows its verbs' one-line help and imports a verb's module when it is called."""
 
@@ -33,7 +53,9 @@ class LazyGroup(click.Group):
 
     def get_command(self, ctx: click.Context, name: str) -> click.Command | None:
         if name not in VERBS:
-            return None
+            close = get_close_matches(name, VERBS, n=1)
+            hint = f" Did you mean {close[0]!r}?" if close else ""
+            ctx.fail(f"verb {name!r} is unknown; use one of: {', '.join(VERBS)}.{hint}")
         return importlib.import_module(VERBS[name][0]).command
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
@@ -72,17 +94,25 @@ def main(arguments: Sequence[str] | None = None) -> None:
     debug = "--debug" in arguments
     arguments = [argument for argument in arguments if argument != "--debug"]
     try:
-        app(arguments, standalone_mode=False)
+        code = app(arguments, standalone_mode=False)
+        if isinstance(code, int) and code:  # a verb ended with an exit code of its own
+            sys.exit(code)
     except click.exceptions.Exit as error:
         sys.exit(error.exit_code)
     except click.exceptions.Abort:
         _fail("stopped.", code=130)
+    except click.exceptions.NoArgsIsHelpError as error:
+        click.echo(error.format_message(), err=True)
+        sys.exit(2)
     except click.ClickException as error:
         _raise_if(debug, error)
-        _fail(error.format_message())
-    except (ValueError, OSError) as error:
+        _fail(_one_line(error.format_message()))
+    except OSError as error:
         _raise_if(debug, error)
-        _fail(_one_line(error))
+        _fail(_one_line(_refusal(error, arguments)))
+    except ValueError as error:
+        _raise_if(debug, error)
+        _fail(_one_line(str(error)))
 
 
 def _raise_if(debug: bool, error: Exception) -> None:
@@ -90,11 +120,30 @@ def _raise_if(debug: bool, error: Exception) -> None:
         raise error
 
 
-def _one_line(error: Exception) -> str:
-    text = str(error)
-    if isinstance(error, OSError) and error.strerror:
-        text = f"{error.strerror}: {error.filename}" if error.filename else error.strerror
-    return "; ".join(line.strip() for line in text.splitlines() if line.strip())
+def _refusal(error: OSError, arguments: Sequence[str]) -> str:
+    """What the system refused, where, and what to do. Writers that do not name the file write below --out."""
+    if not error.strerror:
+        return str(error)
+    place = error.filename if error.filename is not None else _out(arguments)
+    told = error.strerror if place is None else f"{place}: {error.strerror}"
+    return f"{told}; {ADVICE[error.errno]}" if error.errno in ADVICE else told
+
+
+def _out(arguments: Sequence[str]) -> str | None:
+    """What was given as --out."""
+    for index, argument in enumerate(arguments):
+        if argument.startswith("--out="):
+            return argument.removeprefix("--out=")
+        if argument == "--out" and index + 1 < len(arguments):
+            return arguments[index + 1]
+    return None
+
+
+def _one_line(text: str) -> str:
+    lines = [line.strip() for line in text.splitlines() if line.strip()]
+    if len(lines) > MOST_LINES:
+        lines[MOST_LINES:] = [f"and {len(lines) - MOST_LINES} more (--debug shows all)"]
+    return "; ".join(lines).replace(":; ", ": ")
 
 
 def _fail(message: str, *, code: int = 2) -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import click
 
 from wellread.cli.output import emit, json_option
@@ -14,10 +16,15 @@ from wellread.cli.output import emit, json_option
 @click.option("--out", required=True, help="Folder of the memory; an unfinished build in it is resumed.")
 @click.option("--retriever", default=None, help="Index kept in the memory: lexical, dense, hybrid, none.")
 @click.option("--batch-size", default=32, show_default=True, help="Passages encoded together.")
+@click.option(
+    "--precision",
+    default="fp32",
+    show_default=True,
+    type=click.Choice(["fp32", "bf16"]),
+    help="Of the reading; bf16 is faster where the processor knows it.",
+)
 @json_option
-def command(
-    corpus: str, model: str, codec: str, out: str, retriever: str | None, batch_size: int, as_json: bool
-) -> None:
+def command(corpus: str, model: str, out: str, as_json: bool, **options: Any) -> None:
     """Read a corpus ahead; resumes after an interruption.
 
     \b
@@ -29,9 +36,7 @@ def command(
     from wellread.corpus.store import Corpus
     from wellread.pipeline import load_model, memorize_corpus
 
-    report = memorize_corpus(
-        Corpus.open(corpus), load_model(model), out, codec=codec, retriever=retriever, batch_size=batch_size
-    )
+    report = memorize_corpus(Corpus.open(corpus), load_model(model), out, **options)
     human = (
         f"{out}: {report.passages} passages, {report.tokens} tokens, {report.bytes / 2**20:.1f} MiB, "
         f"{report.passages_per_second:.1f} passages/s"

@@ -54,6 +54,11 @@ class Cutting:
     tokenizer: str | None = None
     tokenizer_digest: str = ""
 
+    def __str__(self) -> str:
+        """The rule as text, the same for the same cuts: part of what a memory is bound to."""
+        parts = [self.rule, str(self.size), f"overlap {self.overlap}", self.tokenizer_digest]
+        return " ".join(part for part in parts if part)
+
     def __post_init__(self) -> None:
         require(self.rule in RULES, f"cut={self.rule!r} is unknown; use one of: {', '.join(RULES)}.")
         if self.size is None:

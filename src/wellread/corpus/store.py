@@ -317,6 +317,9 @@ class _Seen:
 def check_output(path: str | Path, *, overwrite: bool = False) -> Path:
     """The folder to write to. ValueError where something is there that must not be replaced."""
     path = Path(path)
+    above = next(item for item in path.absolute().parents if item.exists())
+    if not above.is_dir():
+        raise ValueError(f"out={path} cannot be made: {above} is a file; give another folder.")
     if not path.exists() or (path.is_dir() and not any(path.iterdir())):
         return path
     if not (path / "corpus.json").is_file():

@@ -21,6 +21,7 @@ from wellread.memory.fingerprint import Fingerprint
 from wellread.memory.manifest import (
     CODEC_FILE,
     MANIFEST_FILE,
+    TABLE,
     BuildOptions,
     Manifest,
     file_sum,
@@ -86,6 +87,7 @@ def memorize(
     directory = Path(out)
     _check_arguments(passages, batch_size, commit_every, sample_tokens)
     codec = CODECS[codec].name if dim is not None else "none"
+    _check_place(directory)
     start = time.perf_counter()
     with writing(directory):
         directory.mkdir(parents=True, exist_ok=True)
@@ -98,7 +100,7 @@ def memorize(
         resumed_from = manifest.passages
         if total is None and hasattr(passages, "__len__"):
             total = len(passages)
-        with tqdm(total=total, initial=resumed_from, unit="passage", disable=not progress) as bar:
+        with tqdm(total=total, initial=resumed_from, unit="passage", disable=None if progress else True) as bar:
             manifest = _fill(iter(passages), encode, directory, manifest, bar)
     seconds = time.perf_counter() - start
     rate = (manifest.passages - resumed_from) / seconds
@@ -120,6 +122,16 @@ def _check_arguments(passages: object, batch_size: int, commit_every: int | None
     ):
         if value is not None and value < 1:
             raise ValueError(f"{name}={value}; it must be at least 1.")
+
+
+def _check_place(directory: Path) -> None:
+    """ValueError where the directory holds something else than a memory, or a build that was killed early."""
+    if not directory.is_dir() or (directory / MANIFEST_FILE).exists():
+        return
+    ours = (CODEC_FILE, TABLE, f"{CODEC_FILE}.new", f"{MANIFEST_FILE}.new")
+    other = sorted(item.name for item in directory.iterdir() if item.name not in ours and item.name[0] != ".")
+    if other:
+        raise ValueError(f"{directory} is no memory and holds {other[0]!r}; give a new directory.")
 
 
 def _begin(

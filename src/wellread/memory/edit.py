@@ -77,7 +77,7 @@ def _edit(
             raise ValueError(f"memory {memory.path} is not finished; run `wellread memorize` to its end first.")
         memory.refresh()
         wanted, unchanged = _changes(memory, passages, replacing)
-        with tqdm(total=len(wanted), unit="passage", disable=not progress) as bar:
+        with tqdm(total=len(wanted), unit="passage", disable=None if progress else True) as bar:
             for group in batched(wanted, manifest.build.commit_every):
                 batches = encode_rows(group, encode, memory.codec, manifest, bar)
                 old = [item.id for item in group] if replacing else []

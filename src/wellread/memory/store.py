@@ -17,7 +17,7 @@ from torch import Tensor
 from wellread.memory import rows, table
 from wellread.memory.codecs import CODECS, Codec
 from wellread.memory.fingerprint import Fingerprint
-from wellread.memory.manifest import CODEC_FILE, Manifest, locked, writing
+from wellread.memory.manifest import CODEC_FILE, Manifest, file_sum, locked, writing
 from wellread.types import Passage
 
 __all__ = ["Memory", "MemoryRows", "load_codec"]
@@ -43,11 +43,14 @@ def load_codec(directory: Path, manifest: Manifest) -> Codec | None:
         return None
     from safetensors.torch import load_file
 
-    path = directory / CODEC_FILE
-    if CODEC_FILE in manifest.files and not path.is_file():
+    path, stored = directory / CODEC_FILE, manifest.files.get(CODEC_FILE)
+    if stored is None:
+        return CODECS[manifest.codec].from_tensors({}, manifest.dim)
+    if not path.is_file():
         raise ValueError(f"{path} is missing; the states cannot be decoded without it. Restore it from a copy.")
-    tensors = load_file(path) if CODEC_FILE in manifest.files else {}
-    return CODECS[manifest.codec].from_tensors(tensors, manifest.dim)
+    if file_sum(path) != stored:  # one flipped byte of a table would spoil many states without a sign
+        raise ValueError(f"{path} is damaged: its checksum differs. Restore it from a copy or memorize again.")
+    return CODECS[manifest.codec].from_tensors(load_file(path), manifest.dim)
 
 
 class Memory:
@@ -136,8 +139,8 @@ class Memory:
             more = f" and {len(unknown) - 3} more" if len(unknown) > 3 else ""
             raise ValueError(
                 f"passages {', '.join(map(repr, unknown[:3]))}{more} are not in memory {self.path} "
-                f"({len(self)} passages); search an index of the same corpus, or add them with "
-                "`wellread memory add`."
+                f"({len(self)} passages); name passages it holds (an index must be of the same corpus), or add "
+                "them with `wellread memory add`."
             )
         # Lance answers in the order of the row numbers it is asked for, repeated ones included.
         taken = self.dataset.take([row_of[id] for id in ids], columns=list(columns)).combine_chunks()

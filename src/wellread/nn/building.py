@@ -58,6 +58,7 @@ def build_from(
     texts: Iterable[str] | None = None,
     copy_head: bool | None = None,
     decoder_layers: int | None = None,
+    dropout: float | None = None,
     seed: int = 0,
     **sizes: Any,
 ) -> tuple[EncoderDecoder, Tokenizer]:
@@ -65,11 +66,11 @@ def build_from(
     pretrained encoder, or "scratch".
 
     texts, sizes: for "scratch" alone, those of `build_from_scratch`. decoder_layers: not for T5 folders,
-    which have theirs. copy_head: None gives one to all but T5 folders.
+    which have theirs. copy_head: None gives one to all but T5 folders. dropout: of BERT folders.
     """
     if source == "scratch":
         if texts is None:
-            raise ValueError("a reader from scratch learns its vocabulary from texts; give texts (a corpus).")
+            raise ValueError("a reader from scratch learns its vocabulary from texts; give texts (--corpus DIR).")
         layers = DEFAULT_DECODER_LAYERS if decoder_layers is None else decoder_layers
         chosen = {"decoder_layers": layers, "copy_head": copy_head is not False, "seed": seed}
         return build_from_scratch(texts, **chosen, **sizes)
@@ -77,7 +78,8 @@ def build_from(
     if not path.is_dir():
         raise ValueError(f"source={str(source)!r} is no folder; give a hub folder, 'default' or 'scratch'.")
     if read_json(path / "config.json").get("model_type") == "bert":
-        return build_from_bert(path, decoder_layers=decoder_layers, copy_head=copy_head is not False, seed=seed)
+        copies = copy_head is not False
+        return build_from_bert(path, decoder_layers=decoder_layers, copy_head=copies, dropout=dropout, seed=seed)
     return build_from_t5(path, copy_head=bool(copy_head), seed=seed)
 
 
@@ -140,6 +142,8 @@ def build_from_scratch(
     """
     if family not in _FAMILIES:
         raise ValueError(f"family={family!r} is unknown; use one of: {', '.join(_FAMILIES)}.")
+    if heads < 1 or dim < 1:
+        raise ValueError(f"dim={dim} with heads={heads}; both must be at least 1.")
     if dim % heads != 0:
         raise ValueError(f"dim={dim} with heads={heads}; dim must be a multiple of heads.")
     kind, configs = _FAMILIES[family]

@@ -8,6 +8,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import re
 from collections.abc import Iterable, Mapping
 from fnmatch import fnmatchcase
 from pathlib import Path
@@ -213,6 +214,12 @@ def write_weights(file: Path, weights: Mapping[str, Tensor]) -> None:
         save_file(plain, waiting, metadata={"format": "pt"})
         waiting.chmod(mode)
         os.replace(waiting, file)
+    except SafetensorError as error:  # what the system refused stands only in its text
+        refused = re.search(r"os error (\d+)", str(error))
+        if refused is None:
+            raise
+        number = int(refused[1])
+        raise OSError(number, os.strerror(number), str(file)) from error
     finally:
         waiting.unlink(missing_ok=True)
 

@@ -97,6 +97,9 @@ class System(nn.Module, ABC):
         """
         return None
 
+    def check_top_k(self, top_k: int) -> None:
+        """Raise ValueError where this system cannot answer from `top_k` candidates."""
+
     @abstractmethod
     def read(self, inputs: Inputs, candidates: CandidateBatch) -> Reading:
         """What the decoder attends to, with scores per candidate where the system has its own."""

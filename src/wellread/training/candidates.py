@@ -46,7 +46,7 @@ class Finder:
                 return _of_file(kept, questions, top_k)
         index = open_index(self.index)
         found: list[Candidates] = []
-        with tqdm(total=len(questions), desc=f"candidates of {name}", disable=not self.progress) as bar:
+        with tqdm(total=len(questions), desc=f"candidates of {name}", disable=None if self.progress else True) as bar:
             for start in range(0, len(questions), BATCH):
                 some = questions[start : start + BATCH]
                 found += index.search([Probe(words=question.text) for question in some], top_k=top_k)

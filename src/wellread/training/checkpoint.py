@@ -34,10 +34,18 @@ FORMAT = 1
 def write_checkpoint(out: Path, state: Mapping[str, Any]) -> Path:
     """Write the state of a run. The one before stays in place until the new one is whole on disk."""
     waiting = out / f".{FILE}.part"
-    with open(waiting, "wb") as file:
-        torch.save({"format": FORMAT, **state}, file)
-        file.flush()
-        os.fsync(file.fileno())
+    try:
+        with open(waiting, "wb") as file:
+            torch.save({"format": FORMAT, **state}, file)
+            file.flush()
+            os.fsync(file.fileno())
+    except (OSError, RuntimeError) as error:
+        # torch ends its archive even after a failed write, and that failure hides the first one.
+        refused = error if isinstance(error, OSError) else error.__context__
+        if not isinstance(refused, OSError):
+            raise
+        waiting.unlink(missing_ok=True)
+        raise OSError(refused.errno, refused.strerror, str(out / FILE)) from error
     os.replace(waiting, out / FILE)
     return out / FILE
 

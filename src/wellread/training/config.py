@@ -59,8 +59,8 @@ class TrainingConfig:
     batch_size: questions a step, over all processes. accumulate: pieces a process works through one after
     another to save room; neither it nor the number of processes changes the result. warmup: steps over which
     the rate rises from 0. clip: largest norm of all gradients together, 0 for none. precision: of the
-    computation; weights are always fp32. save_every, evaluate_every, log_every: steps; 0 for never (saving:
-    only at the end). keep_best: the metric of the dev questions by which out/best is chosen.
+    computation; weights are always fp32. save_every, evaluate_every, log_every: steps; saving and evaluating
+    with 0 only at the end. keep_best: the metric of the dev questions by which out/best is chosen.
     device: "auto" takes an accelerator where there is one. freeze: weights that stay as they are, by the beginnings
     of their names ("reader.encoder.layers.0.").
     """

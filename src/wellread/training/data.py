@@ -128,7 +128,7 @@ class PassageTokens:
         pieces: list[np.ndarray] = []
         lengths = [0]
         self._row: dict[str, int] = {}
-        with tqdm(total=len(wanted), desc="passages", disable=not progress) as bar:
+        with tqdm(total=len(wanted), desc="passages", disable=None if progress else True) as bar:
             for passages in _fetched(corpus, wanted):
                 rows = frame.passages(passages)
                 pieces.append(np.concatenate([np.asarray(row, dtype=np.int32) for row in rows]))

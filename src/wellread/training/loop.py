@@ -320,11 +320,13 @@ class _Run:
 
     def finish(self) -> TrainReport:
         """Save what was reached and say so."""
+        if self.meter.steps:
+            self._sums()  # weights that went astray are not written
+        if self.saved < self.step or not (self.out / "last").is_dir():
+            # Before the checkpoint, which says that the run needs nothing more.
+            self._write_model("last")
         if self.saved < self.step:
             self._save()
-            self._write_model("last")
-        elif not (self.out / "last").is_dir():
-            self._write_model("last")
         self.processes.wait()
         self.model.system.eval()
         best = self.out / "best"

@@ -1,0 +1,96 @@
+"""Quality and cost of the four readers trained by recipes/squad, in one table: results/squad.md.
+
+command:  python benchmarks/squad_table.py            (after the four recipes; see README, "Real questions")
+
+Every row is kept in results/squad/ROW.json as soon as it is measured, so the script can be stopped and run again;
+--only NAME measures chosen rows, --again measures them anew.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+from pathlib import Path
+
+from wellread.corpus.questions import read_questions
+from wellread.corpus.store import Corpus
+from wellread.evaluation.report import hardware, write_table
+from wellread.pipeline import load_model, memorize_corpus, open_pipeline
+
+RUNS, RESULTS = Path("runs/squad"), Path("results/squad")
+# row -> (run, options, top_k, codec)
+ROWS = {
+    "fid-20": ("fid", {}, 20, "bf16"),
+    "fid-10": ("fid", {}, 10, "bf16"),
+    "memory_fid-20": ("memory_fid", {}, 20, "bf16"),
+    "lumen-20": ("lumen", {}, 20, "bf16"),
+    "lumen-10": ("lumen", {}, 10, "bf16"),
+    "glimmer-20-5": ("glimmer", {"keep": 5}, 20, "bf16"),
+    "lumen-10-int8": ("lumen", {}, 10, "int8"),
+    "lumen-10-pq8": ("lumen", {}, 10, "pq8"),
+    "lumen-10-pq16": ("lumen", {}, 10, "pq16"),
+}
+COMMAND = "python benchmarks/squad_table.py"
+
+
+def measure(name: str, questions: list, timed: int) -> dict:
+    run, options, top_k, codec = ROWS[name]
+    model = load_model(RUNS / run / "best", options=options)
+    memory = RUNS / run / f"memory-{codec}"
+    memorize_corpus(Corpus.open(RUNS / "corpus"), model, memory, codec=codec, retriever="none")
+    pipeline = open_pipeline(model=model, memory=memory, index=RUNS / "index")
+    report, _ = pipeline.evaluate(questions, top_k=top_k, timed=timed, progress=True)
+    found = {"row": name, "system": run, "options": options, **report.to_json(), "hardware": hardware()}
+    RESULTS.mkdir(parents=True, exist_ok=True)
+    (RESULTS / f"{name}.json").write_text(json.dumps(found, indent=1) + "\n", encoding="utf8")
+    return found
+
+
+def shown(found: dict) -> dict:
+    low, high = found["intervals"]["em"]
+    settings, spent = found["settings"], found["milliseconds"]
+    return {
+        "system": found["row"],
+        "EM": found["em"],
+        "95 %": f"{low:.1f} to {high:.1f}",
+        "F1": found["f1"],
+        **{f"recall@{k}": found[f"recall@{k}"] for k in (1, 5, 20)},
+        "answer kept": found["answer@kept"],
+        "ms fetch": spent["fetch"],
+        "ms read": spent["read"],
+        "ms write": spent["generate"],
+        "ms total": found["milliseconds_per_question"],
+        "GFLOPs read": found["flops"]["read"] / 1e9,
+        "GFLOPs": found["flops_per_question"] / 1e9,
+        "by formula": settings["formula_flops"] / 1e9,
+        "bytes/passage": round(settings["bytes_per_passage"]),
+        "n": found["n"],
+    }
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--limit", type=int, default=1000, help="dev questions, evenly spaced")
+    parser.add_argument("--timed", type=int, default=24, help="questions asked one by one for time and FLOPs")
+    parser.add_argument("--only", nargs="*", choices=list(ROWS), help="rows to measure")
+    parser.add_argument("--again", action="store_true", help="measure rows that are there already")
+    chosen = parser.parse_args()
+    data = Path(os.environ.get("WELLREAD_DATA", "../shared/data"))
+    questions = read_questions(data / "qa" / "squad_dev.jsonl.gz")
+    questions = [questions[index * len(questions) // chosen.limit] for index in range(chosen.limit)]
+    for name in ROWS if chosen.only is None else chosen.only:
+        if chosen.again or not (RESULTS / f"{name}.json").is_file():
+            measure(name, questions, chosen.timed)
+    rows = [json.loads((RESULTS / f"{name}.json").read_text("utf8")) for name in ROWS if (RESULTS / f"{name}.json").is_file()]
+    notes = (
+        "Questions of squad_dev, answered from all 3,326 passages found by BM25. The number in a row's name is the "
+        "passages retrieved (GLIMMER: retrieved-kept). FLOPs are per question, counted while it was answered; 'by "
+        "formula' is the paper's formula for the same sizes, twice its unit (which is multiply-adds), without attention "
+        "scores, output layer and copy head. Milliseconds are medians of single questions."
+    )
+    write_table("results/squad.md", [shown(row) for row in rows], title="Four readers on squad_dev", command=COMMAND, seed=0, notes=notes)
+
+
+if __name__ == "__main__":
+    main()
