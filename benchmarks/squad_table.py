@@ -82,14 +82,25 @@ def main() -> None:
     for name in ROWS if chosen.only is None else chosen.only:
         if chosen.again or not (RESULTS / f"{name}.json").is_file():
             measure(name, questions, chosen.timed)
-    rows = [json.loads((RESULTS / f"{name}.json").read_text("utf8")) for name in ROWS if (RESULTS / f"{name}.json").is_file()]
+    rows = [
+        json.loads((RESULTS / f"{name}.json").read_text("utf8"))
+        for name in ROWS
+        if (RESULTS / f"{name}.json").is_file()
+    ]
     notes = (
         "Questions of squad_dev, answered from all 3,326 passages found by BM25. The number in a row's name is the "
         "passages retrieved (GLIMMER: retrieved-kept). FLOPs are per question, counted while it was answered; 'by "
         "formula' is the paper's formula for the same sizes, twice its unit (which is multiply-adds), without attention "
         "scores, output layer and copy head. Milliseconds are medians of single questions."
     )
-    write_table("results/squad.md", [shown(row) for row in rows], title="Four readers on squad_dev", command=COMMAND, seed=0, notes=notes)
+    write_table(
+        "results/squad.md",
+        [shown(row) for row in rows],
+        title="Four readers on squad_dev",
+        command=COMMAND,
+        seed=0,
+        notes=notes,
+    )
 
 
 if __name__ == "__main__":

@@ -209,3 +209,16 @@ def test_a_folder_that_holds_no_model_is_told(place, tmp_path):
     with pytest.raises(ValueError, match=r"holds neither system.json nor config.json; give a model folder"):
         run_recipe(recipe, tmp_path / "run", progress=False)
     assert not os.path.exists(tmp_path / "run" / "recipe.json")
+
+
+def test_parts_are_transferred_from_another_run(place, tmp_path):
+    few = ["training.steps=2", "training.evaluate_every=0"]
+    first = run_recipe(load_recipe(place / "recipe.toml", few), tmp_path / "first", progress=False)
+    still = [*few, "training.learning_rate=1e-12", "init.seed=1"]
+    taken = [*still, f"transfer.from={first.checkpoint}", 'transfer.parts=["decoder"]']
+    second = run_recipe(load_recipe(place / "recipe.toml", taken), tmp_path / "second", progress=False)
+    one, other = weights(first.checkpoint), weights(second.checkpoint)
+    same = {name for name in one if torch.allclose(one[name], other[name], atol=1e-9)}
+    decoder = {name for name in one if name.startswith(("reader.decoder.", "reader.copy."))}
+    assert decoder <= same
+    assert "reader.encoder.layers.0.attention.query.weight" not in same

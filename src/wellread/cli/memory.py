@@ -21,7 +21,12 @@ _SHOWN = 20  # damaged passages named without --json
 
 @click.group()
 def command() -> None:
-    """Look after a memory: what is in it, whether it is sound, and changes without a rebuild."""
+    """Look after a memory: what is in it, whether it is sound, and changes without a rebuild.
+
+    \b
+    Example:
+      wellread memory verify memory
+    """
 
 
 @command.command()

@@ -317,7 +317,7 @@ class _Seen:
 def check_output(path: str | Path, *, overwrite: bool = False) -> Path:
     """The folder to write to. ValueError where something is there that must not be replaced."""
     path = Path(path)
-    above = next(item for item in path.absolute().parents if item.exists())
+    above = next((item for item in path.parents if item.exists()), Path())
     if not above.is_dir():
         raise ValueError(f"out={path} cannot be made: {above} is a file; give another folder.")
     if not path.exists() or (path.is_dir() and not any(path.iterdir())):

@@ -143,7 +143,13 @@ class Memory:
                 "them with `wellread memory add`."
             )
         # Lance answers in the order of the row numbers it is asked for, repeated ones included.
-        taken = self.dataset.take([row_of[id] for id in ids], columns=list(columns)).combine_chunks()
+        try:
+            taken = self.dataset.take([row_of[id] for id in ids], columns=list(columns)).combine_chunks()
+        except (OSError, RuntimeError, pa.ArrowInvalid) as error:
+            raise ValueError(
+                f"memory {self.path} cannot be read ({str(error).partition(', /')[0]}); "
+                f"`wellread memory verify {self.path}` names what is damaged. Restore it from a copy or memorize again."
+            ) from error
         return taken.to_batches()[0]
 
     def fetch(self, ids: Sequence[str], *, states: bool = True, dtype: torch.dtype = torch.float32) -> MemoryRows:

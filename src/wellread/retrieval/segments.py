@@ -167,7 +167,12 @@ class SegmentedRetriever(Retriever):
 
     def _load(self) -> None:
         rows = self.manifest["segments"]
-        self.segments = [self.Part(self.directory / row["name"], row["deleted"]) for row in rows]
+        try:
+            self.segments = [self.Part(self.directory / row["name"], row["deleted"]) for row in rows]
+        except (OSError, EOFError, RuntimeError, ValueError) as error:
+            raise ValueError(
+                f"index {self.directory} is damaged ({error}); build it again with `wellread index --overwrite`."
+            ) from error
 
     def _number(self) -> int:
         self.manifest["next"] += 1
