@@ -1,6 +1,7 @@
 """Memory of 20,000 Wikipedia passages with every codec: bytes, error, time, and resident memory of the build.
 
-command:  python benchmarks/wiki_memory.py            (writes results/wiki_memory.md)
+command:  wellread init --system lumen --set live_share=0.3333 --out runs/wiki/start
+          python benchmarks/wiki_memory.py            (writes results/wiki_memory.md)
 
 Every build is the command line's own (`wellread memorize`), in a process of its own whose peak memory is taken from
 the operating system; finished rows are kept in results/wiki_memory/CODEC.json.
@@ -46,7 +47,7 @@ def measure(codec: str, model: str) -> None:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--model", default="runs/squad/lumen/best", help="the model that reads")
+    parser.add_argument("--model", default="runs/wiki/start", help="the model that reads")
     parser.add_argument("--passages", type=int, default=20_000)
     parser.add_argument("--codec", choices=CODECS, help="measure this codec only")
     chosen = parser.parse_args()
@@ -68,7 +69,7 @@ def main() -> None:
 
 def table_of_rows() -> None:
     rows = [
-        json.loads(file.read_text("utf8")) for file in map(lambda c: RESULTS / f"{c}.json", CODECS) if file.is_file()
+        json.loads(file.read_text("utf8")) for file in (RESULTS / f"{codec}.json" for codec in CODECS) if file.is_file()
     ]
     plain = rows[0]["bytes_per_token"]
     shown = [

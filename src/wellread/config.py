@@ -42,7 +42,7 @@ def read_toml(path: str | Path) -> dict[str, Any]:
         raise ValueError(f"recipe {path} does not exist; give the path of a .toml file.")
     try:
         return tomllib.loads(path.read_text(encoding="utf8"))
-    except tomllib.TOMLDecodeError as error:
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise ValueError(f"{path} is not valid TOML: {error}.") from error
 
 
@@ -66,7 +66,8 @@ def from_mapping(kind: type[T], mapping: Mapping[str, Any], *, where: str = "") 
 
 def _fill(kind: type, mapping: Any, where: str, problems: list[str]) -> Any:
     if not isinstance(mapping, Mapping):
-        problems.append(f"{where or kind.__name__}={mapping!r} is not a table; write [{where}] and its keys.")
+        name = where or kind.__name__
+        problems.append(f"{name}={mapping!r} is not a table; write [{name}] and its keys.")
         return None
     fields = {item.name: item for item in dataclasses.fields(kind) if item.init}
     hints = typing.get_type_hints(kind)
@@ -147,7 +148,7 @@ def _convert_table(hint: Any, raw: Any, place: str, problems: list[str]) -> Any:
 def _convert_scalar(hint: Any, raw: Any, place: str, problems: list[str]) -> Any:
     if hint is Any:
         return raw
-    if hint is Path and isinstance(raw, str):
+    if hint is Path and isinstance(raw, (str, Path)):
         return Path(raw)
     if hint is float and isinstance(raw, int) and not isinstance(raw, bool):
         return float(raw)
@@ -163,10 +164,11 @@ def parse_settings(settings: Sequence[str]) -> dict[str, Any]:
     values: dict[str, Any] = {}
     for setting in settings:
         key, sign, raw = setting.partition("=")
+        key = key.strip()
         if not sign or not key:
             raise ValueError(f"setting {setting!r} is not KEY=VALUE; write for example live_share=0.5.")
         try:
-            values[key.strip()] = tomllib.loads(f"value = {raw}")["value"]
+            values[key] = tomllib.loads(f"value = {raw}")["value"]
         except tomllib.TOMLDecodeError:
-            values[key.strip()] = raw
+            values[key] = raw
     return values

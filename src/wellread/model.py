@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     from wellread.nn.encoder_decoder import EncoderDecoder
     from wellread.systems.base import System
 
-__all__ = ["Model", "build_model", "load_model", "save_model", "transfer"]
+__all__ = ["Model", "as_system", "build_model", "load_model", "save_model", "transfer"]
 
 FORMAT = 1
 PRECISIONS = {"fp32": None, "bf16": torch.bfloat16}
@@ -141,31 +141,54 @@ def load_model(path: str | Path, *, system: str | None = None, options: Mapping[
     described = _read_description(path)
     name = system or described["system"]
     kind = SYSTEMS[name]
+    other = name != described["system"]
     known = {item.name for item in dataclasses.fields(kind.Config)}
-    merged = {key: value for key, value in described["options"].items() if key in known} | dict(options or {})
+    kept = {key: value for key, value in described["options"].items() if key in known or not other}
+    merged = kept | dict(options or {})
     frame = from_mapping(FrameConfig, described["frame"], where="frame")
     model = build_model(name, merged, empty_reader(path), Tokenizer.load(path), frame=frame)
-    other = name != described["system"]
     load_saved_weights(path, model.system, only=checkpoints.named_weights(model.system) if other else None)
     model.system.eval()
     return model
 
 
+def as_system(model: Model, name: str, options: Mapping[str, Any], *, frame: FrameConfig | None = None) -> Model:
+    """A new model of the system `name` around the reader of another.
+
+    Weights both systems have are taken as they are; parts only the new one has start as it always starts them
+    (a question encoder as a copy of the memory encoder). The reader is taken over, not copied.
+    """
+    reader = model.system.reader.requires_grad_(True)
+    made = build_model(name, options, reader, model.frame.tokenizer, frame=frame or model.frame.config)
+    known = checkpoints.named_weights(model.system)
+    with torch.no_grad():
+        for key, weight in checkpoints.named_weights(made.system).items():
+            if key in known and known[key].shape == weight.shape:
+                weight.copy_(known[key])
+    return made
+
+
 def transfer(model: Model, path: str | Path, parts: Sequence[str]) -> list[str]:
     """Take the weights of some parts ("memory", "live", ...) from another run's folder (LUMEN 4.3).
 
-    Returns the names of the weights taken. Raises ValueError for unknown parts and for parts that do not fit.
+    Returns the names of the weights taken. Raises ValueError for unknown parts, for parts that one of the two
+    lacks, and for parts that do not fit; nothing is taken then.
     """
     known = model.system.parts()
     unknown = [part for part in parts if part not in known]
     if unknown:
         raise ValueError(f"transfer parts={unknown} are unknown; {model.name} has: {', '.join(known)}.")
-    prefixes = tuple(prefix for part in parts for prefix in known[part])
     weights = checkpoints.read_weights(Path(path) / WEIGHTS_FILE)
     wanted = checkpoints.named_weights(model.system)
-    taken = [name for name in wanted if name.startswith(prefixes) and name in weights]
-    if not taken:
-        raise ValueError(f"{path} holds no weights of {', '.join(parts)}; give the folder of a run with these parts.")
+    shared = [name for name in wanted if name in weights]
+    found = {part: [name for name in shared if name.startswith(tuple(known[part]))] for part in parts}
+    absent = [part for part, names in found.items() if not names]
+    if absent or not found:
+        raise ValueError(
+            f"{path} and this {model.name} share no weights of {', '.join(absent) or 'no parts'}; "
+            "name parts that both of them have."
+        )
+    taken = [name for names in found.values() for name in names]
     wrong = [name for name in taken if wanted[name].shape != weights[name].shape]
     if wrong:
         raise ValueError(f"{wrong[0]} has another shape in {path}; transfer needs a reader of the same size.")
@@ -187,7 +210,13 @@ def _read_description(path: Path) -> dict[str, Any]:
             f"{file} has format {described.get('format')!r}; this version reads format {FORMAT}. "
             "Install the wellread that wrote it, or make the model again."
         )
-    lacking = [key for key in ("system", "options", "frame") if key not in described]
+    kinds = {"system": str, "options": dict, "frame": dict}
+    lacking = [key for key, kind in kinds.items() if not isinstance(described.get(key), kind)]
     if lacking:
         raise ValueError(f"{file} lacks {', '.join(lacking)}; copy it again from where the model was made.")
+    if described["system"] not in SYSTEMS:
+        raise ValueError(
+            f"{file} names system {described['system']!r}, which this version does not have (it has: "
+            f"{', '.join(SYSTEMS)}); install the wellread that wrote it."
+        )
     return described

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import re
+import unicodedata
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
 from statistics import fmean
 from typing import TYPE_CHECKING, Any
@@ -52,6 +54,7 @@ class Pipeline:
             raise ValueError(_NOTHING_TO_READ)
         if self.memory is not None:
             check(self.memory.fingerprint, self.model.fingerprint(), self.model.system.bound_to)
+        self.model.system.eval()  # a model fresh from building or training would answer with dropout
 
     def check_top_k(self, top_k: int) -> None:
         """Raise ValueError where `top_k` is no number of candidates this system can answer from."""
@@ -63,7 +66,8 @@ class Pipeline:
 
     def retrieve(self, texts: Sequence[str], *, top_k: int, where: Mapping[str, Any] | None = None) -> list[Candidates]:
         """The candidates of every question: its words, or the system's own vectors where it seeks with them."""
-        vectors = self.model.system.seek(to_device(self.model.frame.questions(texts), self.model.device))
+        with torch.inference_mode():
+            vectors = self.model.system.seek(to_device(self.model.frame.questions(texts), self.model.device))
         probes = [
             Probe(words=text, vectors=None if vectors is None else vectors[index]) for index, text in enumerate(texts)
         ]
@@ -74,9 +78,8 @@ class Pipeline:
         ids = list(dict.fromkeys(name for candidates in found for name in candidates.ids))
         wanted = self.model.system.stores
         if self.memory is not None:
-            kept = self.memory.fetch(ids)
-            passages, tokens = kept.passages, kept.tokens
-            states = kept.states if "states" in wanted else None
+            kept = self.memory.fetch(ids, states="states" in wanted)
+            passages, tokens, states = kept.passages, kept.tokens, kept.states
             keys = kept.keys if "keys" in wanted else None
         else:
             passages = self.corpus.get(ids)
@@ -117,10 +120,12 @@ class Pipeline:
         A question without any candidate gets an empty answer. flops: count them too (a few percent slower).
         candidates: what to read, where it was retrieved before; the first top_k of them.
         """
+        _check_list(questions)
         texts = [item.text if isinstance(item, Question) else item for item in questions]
-        empty = [text for text in texts if not text.strip()]
-        if empty or not texts:
+        if not texts or not all(text.strip() for text in texts):
             raise ValueError("the question is empty; ask something.")
+        if candidates is not None and len(candidates) != len(texts):
+            raise ValueError(f"{len(candidates)} lists of candidates for {len(texts)} questions; give one for each.")
         self.check_top_k(top_k)
         watch = Stopwatch()
         with watch("retrieve"):
@@ -130,36 +135,40 @@ class Pipeline:
                 else [each.top(top_k) for each in candidates]
             )
         answered = [index for index, candidates in enumerate(found) if candidates.ids]
-        answers = [Answer(text="", milliseconds={"retrieve": watch.milliseconds["retrieve"]}) for _ in texts]
+        share = watch.milliseconds["retrieve"] / len(texts)
+        answers = [Answer(text="", milliseconds={"retrieve": share, "total": share}) for _ in texts]
         if not answered:
             return answers
-        chosen = self._answer([texts[i] for i in answered], [found[i] for i in answered], num_beams, watch, flops)
+        chosen = self._answer([texts[i] for i in answered], [found[i] for i in answered], num_beams, share, flops)
         for index, answer in zip(answered, chosen, strict=True):
             answers[index] = answer
         return answers
 
     def _answer(
-        self, texts: list[str], found: list[Candidates], num_beams: int, watch: Stopwatch, flops: bool
+        self, texts: list[str], found: list[Candidates], num_beams: int, retrieve: float, flops: bool
     ) -> list[Answer]:
-        frame, system = self.model.frame, self.model.system
+        """Answers to questions that all have candidates. retrieve: milliseconds that finding them took each."""
+        frame, system, watch = self.model.frame, self.model.system, Stopwatch()
         with watch("fetch"):
             rows, passages = self.rows(found)
             candidates = to_device(batch_candidates(rows, frame.tokenizer.pad), self.model.device)
             inputs = to_device(frame.questions(texts), self.model.device)
-        with torch.inference_mode(), count_flops(enabled=flops) as counter:
-            with watch("read"), counter("read"):
-                reading = system.read(inputs, candidates)
-            with watch("generate"), counter("generate"):
-                written = system.generate(
-                    inputs,
-                    candidates,
-                    max_tokens=frame.config.answer_tokens,
-                    num_beams=num_beams,
-                    reading=reading,
-                )
+        with torch.inference_mode():
+            with count_flops(enabled=flops) as counter:
+                with watch("read"), counter("read"):
+                    reading = system.read(inputs, candidates)
+                with watch("generate"), counter("generate"):
+                    written = system.generate(
+                        inputs,
+                        candidates,
+                        max_tokens=frame.config.answer_tokens,
+                        num_beams=num_beams,
+                        reading=reading,
+                    )
             with watch("explain"):
                 shares = system.shares(reading, written, candidates)
-        milliseconds = {name: value / len(texts) for name, value in watch.milliseconds.items()}
+        milliseconds = {"retrieve": retrieve}
+        milliseconds |= {name: value / len(texts) for name, value in watch.milliseconds.items()}
         milliseconds["total"] = sum(milliseconds.values())
         said = [frame.text(row) for row in written.tokens.tolist()]
         return [
@@ -210,6 +219,9 @@ class Pipeline:
         **options: Any,
     ) -> Iterator[Answer]:
         """`ask` over any number of questions, in batches, answers in the order asked."""
+        _check_list(questions)
+        if batch_size < 1:
+            raise ValueError(f"batch_size={batch_size}; it must be at least 1.")
         questions = list(questions)
         with tqdm(total=len(questions), desc="answer", disable=None if progress else True, unit="question") as bar:
             for start in range(0, len(questions), batch_size):
@@ -236,7 +248,7 @@ class Pipeline:
         """
         self.check_top_k(top_k)
         texts = [question.text for question in questions]
-        found = self.retrieve(texts, top_k=max(top_k, *recall_at))
+        found = self.retrieve(texts, top_k=max((top_k, *recall_at)))
         answers = list(
             self.ask_many(
                 questions,
@@ -276,19 +288,47 @@ class Pipeline:
 
 
 def find_span(answer: str, text: str) -> tuple[int, int] | None:
-    """Where the answer stands in the text, as [start, end) characters; case and spacing do not matter.
+    """Where the answer stands first in the text, as [start, end) characters; case and accents do not matter,
+    since many tokenizers drop them.
 
     Generated text may be spaced differently around punctuation ("3 . 5" for "3.5"), so spaces match any run
     of them, none included, next to punctuation.
     """
-    words = re.findall(r"\w+|[^\w\s]", answer)
+    words = re.findall(r"\w+|[^\w\s]", _folded(answer)[0])
     if not words:
         return None
-    pattern = r"\s*".join(re.escape(word) for word in words)
+    pattern = re.escape(words[0])
+    for before, word in pairwise(words):
+        pattern += (r"\s+" if before[-1].isalnum() and word[0].isalnum() else r"\s*") + re.escape(word)
     left = r"\b" if words[0][0].isalnum() else ""
     right = r"\b" if words[-1][-1].isalnum() else ""
-    match = re.search(left + pattern + right, text, flags=re.IGNORECASE)
-    return None if match is None else match.span()
+    folded, places = _folded(text)
+    match = re.search(left + pattern + right, folded)
+    if match is None:
+        return None
+    start, end = places[match.start()], places[match.end() - 1] + 1
+    while end < len(text) and unicodedata.combining(text[end]):
+        end += 1
+    return start, end
+
+
+def _folded(text: str) -> tuple[str, Sequence[int]]:
+    """A text without case and accents, and the place in it that each character left comes from."""
+    if text.isascii():
+        return text.lower(), range(len(text))
+    letters: list[str] = []
+    places: list[int] = []
+    for place, letter in enumerate(text):
+        plain = unicodedata.normalize("NFKD", letter).casefold()
+        kept = [part for part in plain if not unicodedata.combining(part)]
+        letters += kept
+        places += [place] * len(kept)
+    return "".join(letters), places
+
+
+def _check_list(questions: object) -> None:
+    if isinstance(questions, (str, Question)):  # a text would be asked letter by letter
+        raise ValueError("questions is a single question; give a list of questions.")
 
 
 def memorize_corpus(
@@ -344,6 +384,8 @@ def open_pipeline(
     """
     if memory is None and corpus is None:
         raise ValueError(_NOTHING_TO_READ)
+    if isinstance(model, Model) and (system or options):
+        raise ValueError("system and options belong to a model folder; give them to load_model, or give a folder.")
     loaded = model if isinstance(model, Model) else load_model(model, system=system, options=options)
     store = None if memory is None else Memory.open(memory)
     texts = None if corpus is None else Corpus.open(corpus)

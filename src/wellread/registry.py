@@ -24,12 +24,16 @@ class Registry(Mapping[str, Any]):
         self._entries = dict(entries)
 
     def __getitem__(self, name: str) -> Any:
+        module, _, attribute = self.path(name).partition(":")
+        return getattr(importlib.import_module(module), attribute)
+
+    def path(self, name: str) -> str:
+        """The "module:Attribute" text of an entry, without importing it."""
         if name not in self._entries:
             close = get_close_matches(str(name), self._entries, n=1)
             hint = f" Did you mean {close[0]!r}?" if close else ""
             raise ValueError(f"{self.kind}={name!r} is unknown; use one of: {', '.join(self)}.{hint}")
-        module, _, attribute = self._entries[name].partition(":")
-        return getattr(importlib.import_module(module), attribute)
+        return self._entries[name]
 
     def __contains__(self, name: object) -> bool:
         return name in self._entries
@@ -39,7 +43,3 @@ class Registry(Mapping[str, Any]):
 
     def __len__(self) -> int:
         return len(self._entries)
-
-    def path(self, name: str) -> str:
-        """The "module:Attribute" text of an entry, without importing it."""
-        return self._entries[name]

@@ -33,6 +33,15 @@ def _text(value: object, name: str) -> None:
         raise ValueError(f"{name}={value!r} is {type(value).__name__}; it must be text (str).")
 
 
+def _texts(values: object, name: str) -> tuple[str, ...]:
+    if isinstance(values, str):  # would become a list of its letters
+        raise ValueError(f"{name}={values!r} is a single text; give a list: [{values!r}].")
+    values = tuple(values)
+    for value in values:
+        _text(value, f"one of {name}")
+    return values
+
+
 @dataclass(frozen=True, slots=True)
 class Passage:
     """A piece of a document, the unit that is remembered, retrieved and cited."""
@@ -68,8 +77,8 @@ class Question:
     def __post_init__(self) -> None:
         for name in ("id", "text", "task"):
             _text(getattr(self, name), f"question {name}")
-        object.__setattr__(self, "answers", tuple(self.answers))
-        object.__setattr__(self, "positive", tuple(self.positive))
+        for name in ("answers", "positive"):
+            object.__setattr__(self, name, _texts(getattr(self, name), f"question {name}"))
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,8 +116,7 @@ class Candidates:
     def __post_init__(self) -> None:
         object.__setattr__(self, "ids", tuple(self.ids))
         object.__setattr__(self, "scores", tuple(float(score) for score in self.scores))
-        if not self.group:
-            object.__setattr__(self, "group", (0,) * len(self.ids))
+        object.__setattr__(self, "group", tuple(self.group) or (0,) * len(self.ids))
         if not len(self.ids) == len(self.scores) == len(self.group):
             raise ValueError(
                 f"{len(self.ids)} ids, {len(self.scores)} scores and {len(self.group)} groups; "

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from wellread.cli.output import json_option, say
+from wellread.cli.output import POSITIVE, json_option, say
 
 if TYPE_CHECKING:
     from wellread.types import Answer
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 @click.option("--system", default=None, help="Read the same weights as another system.")
 @click.option("--set", "settings", multiple=True, metavar="KEY=VALUE", help="Change an option of the system.")
 @click.option("--top-k", default=20, show_default=True, help="Passages retrieved.")
-@click.option("--beams", default=1, show_default=True, help="Beam width; 1 is greedy.")
+@click.option("--beams", default=1, show_default=True, type=POSITIVE, help="Beam width; 1 is greedy.")
 @click.option("--where", multiple=True, metavar="KEY=VALUE", help="Only passages with this metadata.")
 @click.option("--questions", "file", default=None, help="A file of questions (one a line, or jsonl); - for stdin.")
 @click.option("--show", default=3, show_default=True, help="Passages shown per answer.")
@@ -74,7 +74,7 @@ def _of_line(line: str, place: str) -> str:
     if not line.lstrip().startswith("{"):
         return line.strip()
     try:
-        row = json.loads(line)
+        row = json.loads(line.strip())
     except json.JSONDecodeError as error:
         raise ValueError(f"{place}: is not JSON: {error}; give one JSON object per line, or plain lines.") from error
     if not isinstance(row.get("question"), str):

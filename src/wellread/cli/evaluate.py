@@ -6,9 +6,7 @@ from typing import Any
 
 import click
 
-from wellread.cli.output import emit, json_option, say
-
-POSITIVE = click.IntRange(min=1)
+from wellread.cli.output import POSITIVE, emit, json_option, say
 
 
 @click.command()
@@ -22,7 +20,7 @@ POSITIVE = click.IntRange(min=1)
 @click.option("--system", default=None, help="Read the same weights as another system.")
 @click.option("--set", "settings", multiple=True, metavar="KEY=VALUE", help="Change an option of the system.")
 @click.option("--top-k", default=20, show_default=True, help="Passages retrieved and read.")
-@click.option("--beams", default=1, show_default=True, help="Beam width; 1 is greedy.")
+@click.option("--beams", default=1, show_default=True, type=POSITIVE, help="Beam width; 1 is greedy.")
 @click.option("--batch-size", default=8, show_default=True, type=POSITIVE, help="Questions answered together.")
 @click.option(
     "--timed", default=16, show_default=True, type=POSITIVE, help="Questions asked singly, for time and FLOPs."

@@ -1,12 +1,18 @@
-"""`wellread init`: make an untrained reader."""
+"""`wellread init`: make a reader to train."""
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from wellread.cli.output import emit, json_option
+
+if TYPE_CHECKING:
+    from wellread.nn.encoder_decoder import EncoderDecoder
+    from wellread.nn.tokenizers import Tokenizer
 
 
 @click.command()
@@ -17,7 +23,7 @@ from wellread.cli.output import emit, json_option
     "source",
     default="default",
     show_default=True,
-    help="A hub folder (T5 or BERT family), 'default' for the small pretrained encoder, or 'scratch'.",
+    help="A hub folder (T5 or BERT family), 'default' for the small pretrained encoder, 'scratch', or a model.",
 )
 @click.option("--corpus", default=None, help="With --from scratch: the corpus the tokenizer is trained on.")
 @click.option("--family", default="t5", type=click.Choice(["t5", "bert"]), help="With --from scratch.")
@@ -36,15 +42,16 @@ from wellread.cli.output import emit, json_option
 def command(
     out: str, system: str, settings: tuple[str, ...], frames: tuple[str, ...], overwrite: bool, as_json: bool, **choice
 ) -> None:
-    """Make an untrained reader from a T5 checkpoint, from a BERT-family encoder, or from scratch.
+    """Make an untrained reader from a T5 checkpoint, from a BERT-family encoder, or from scratch; or another system
+    around the reader of a model.
 
     \b
-    Example:
+    Examples:
       wellread init --system lumen --set live_share=0.33 --out model
+      wellread init --from model --system memory_fid --out other
     """
     from wellread.config import from_mapping, parse_settings
-    from wellread.model import build_model, save_model
-    from wellread.nn.building import build_from
+    from wellread.model import as_system, build_model, load_model, save_model
     from wellread.reading.frame import FrameConfig
     from wellread.systems import SYSTEMS
 
@@ -58,7 +65,23 @@ def command(
     from_mapping(SYSTEMS[system].Config, options, where="system")
     if (Path(out) / "system.json").is_file() and not overwrite:
         raise ValueError(f"out={out} holds a model; give a new folder, or --overwrite to replace it.")
-    reader, tokenizer = build_from(
+    if (Path(choice["source"]) / "system.json").is_file():
+        model = as_system(load_model(choice["source"]), system, options, frame=frame if frames else None)
+    else:
+        model = build_model(system, options, *_new_reader(choice, texts), frame=frame)
+    save_model(out, model)
+    weights = sum(weight.numel() for weight in model.system.parameters())
+    emit(
+        {"out": out, "system": system, "parameters": weights},
+        as_json,
+        f"{out}: {system}, {weights / 1e6:.1f} M weights",
+    )
+
+
+def _new_reader(choice: dict[str, Any], texts: Iterable[str] | None) -> tuple[EncoderDecoder, Tokenizer]:
+    from wellread.nn.building import build_from
+
+    return build_from(
         choice["source"],
         texts=texts,
         family=choice["family"],
@@ -70,12 +93,4 @@ def command(
         copy_head=choice["copy_head"],
         dropout=choice["dropout"],
         seed=choice["seed"],
-    )
-    model = build_model(system, options, reader, tokenizer, frame=frame)
-    save_model(out, model)
-    weights = sum(weight.numel() for weight in model.system.parameters())
-    emit(
-        {"out": out, "system": system, "parameters": weights},
-        as_json,
-        f"{out}: {system}, {weights / 1e6:.1f} M weights",
     )

@@ -8,7 +8,9 @@ from typing import Any
 
 import click
 
-__all__ = ["emit", "json_option", "say"]
+__all__ = ["POSITIVE", "emit", "json_option", "say"]
+
+POSITIVE = click.IntRange(min=1)
 
 json_option = click.option("--json", "as_json", is_flag=True, help="Print one JSON object on standard output.")
 

@@ -63,7 +63,7 @@ def read_questions(
             questions.append(item)
             continue
         if problems is None:
-            raise ValueError(f"{item}. Mend it (in Python, problems=[] collects such rows and goes on).")
+            raise ValueError(f"{item}. Mend it, or give problems=[] to collect such rows and go on (in Python).")
         met.append(item)
     if problems is not None:
         problems.extend(met)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from hashlib import blake2b
 from pathlib import Path
@@ -35,6 +36,19 @@ class MemoryRows:
     tokens: list[np.ndarray]
     states: list[Tensor] | None
     keys: Tensor | None
+
+
+@contextmanager
+def _reading(directory: Path) -> Iterator[None]:
+    """Turn what Lance says to damaged files into a ValueError that says what to do."""
+    try:
+        yield
+    except (OSError, RuntimeError, pa.ArrowInvalid) as error:
+        told = str(error).partition(", /")[0]  # a place in Lance's own source follows
+        raise ValueError(
+            f"memory {directory} cannot be read ({told}); `wellread memory verify {directory}` names what is damaged. "
+            "Restore it from a copy or memorize again."
+        ) from error
 
 
 def load_codec(directory: Path, manifest: Manifest) -> Codec | None:
@@ -127,8 +141,9 @@ class Memory:
     def _row_of(self) -> dict[str, int]:
         if self._rows is None:
             found: dict[str, int] = {}
-            for batch in self._dataset.to_batches(columns=["id"]) if self._dataset else ():
-                found.update(zip(batch.column("id").to_pylist(), range(len(found), len(found) + len(batch))))
+            with _reading(self.path):
+                for batch in self._dataset.to_batches(columns=["id"]) if self._dataset else ():
+                    found.update(zip(batch.column("id").to_pylist(), range(len(found), len(found) + len(batch))))
             self._rows = found
         return self._rows
 
@@ -143,13 +158,8 @@ class Memory:
                 "them with `wellread memory add`."
             )
         # Lance answers in the order of the row numbers it is asked for, repeated ones included.
-        try:
+        with _reading(self.path):
             taken = self.dataset.take([row_of[id] for id in ids], columns=list(columns)).combine_chunks()
-        except (OSError, RuntimeError, pa.ArrowInvalid) as error:
-            raise ValueError(
-                f"memory {self.path} cannot be read ({str(error).partition(', /')[0]}); "
-                f"`wellread memory verify {self.path}` names what is damaged. Restore it from a copy or memorize again."
-            ) from error
         return taken.to_batches()[0]
 
     def fetch(self, ids: Sequence[str], *, states: bool = True, dtype: torch.dtype = torch.float32) -> MemoryRows:

@@ -61,32 +61,27 @@ def batch_candidates(questions: Sequence[Sequence[CandidateRow]], pad: int) -> C
         mask=mask,
         exists=exists,
         scores=scores,
-        states=_stack(questions, (batch, width), [row.states for row in flat]),
-        keys=_stack(
-            questions, (batch, width), [None if row.key is None else row.key[None] for row in flat], squeeze=True
-        ),
+        states=_stack("states", [row.states for row in flat], exists),
+        keys=_stack("keys", [row.key for row in flat], exists),
         group=group,
         source=source,
         ids=[[row.id for row in rows] for rows in questions],
     )
 
 
-def _stack(
-    questions: Sequence[Sequence[CandidateRow]], shape: tuple[int, int], parts: list, *, squeeze: bool = False
-) -> Tensor | None:
-    """[stored, dim] per candidate -> [batch, passages, stored, dim], zeros where nothing is stored."""
+def _stack(name: str, parts: Sequence[Tensor | None], exists: Tensor) -> Tensor | None:
+    """[stored, dim] or [dim] of each candidate that exists -> [batch, passages, (stored,) dim], zeros elsewhere."""
     given = [part for part in parts if part is not None]
     if not given:
         return None
     if len(given) != len(parts):
-        raise ValueError(f"{len(given)} of {len(parts)} candidates have stored states; give them for all or for none.")
-    out = given[0].new_zeros((*shape, max(part.shape[0] for part in given), given[0].shape[-1]))
-    stored = iter(parts)
-    for index, rows in enumerate(questions):
-        for column in range(len(rows)):
-            part = next(stored)
-            out[index, column, : part.shape[0]] = part
-    return out[:, :, 0] if squeeze else out
+        raise ValueError(f"{len(given)} of {len(parts)} candidates have stored {name}; give them for all or for none.")
+    size = [max(sizes) for sizes in zip(*(part.shape for part in given), strict=True)]
+    out = given[0].new_zeros((*exists.shape, *size))
+    for place, part in zip(exists.nonzero().tolist(), given, strict=True):
+        row = out[tuple(place)]
+        (row[: len(part)] if part.dim() == 2 else row).copy_(part)
+    return out
 
 
 def by_length(run: Callable[[Tensor, Tensor], Tensor], states: Tensor, mask: Tensor, *, rows: int = 8) -> Tensor:
@@ -102,22 +97,25 @@ def by_length(run: Callable[[Tensor, Tensor], Tensor], states: Tensor, mask: Ten
     if batch <= rows or int(lengths.min()) == longest:
         return run(states, mask)
     order = lengths.argsort(stable=True)
-    parts = []
+    parts, whole = [], True
     for some in order.split(rows):
         length = int(lengths[some].max())
         seen = mask[some][:, :length] if mask.dim() == 2 else mask[some][:, :length, :length]
-        part = run(states[some][:, :length], seen)
-        parts.append(functional.pad(part, (0, 0, 0, longest - length)) if part.shape[1] == length else part)
-    return torch.cat(parts)[order.argsort()]
+        parts.append(run(states[some][:, :length], seen))
+        whole = whole and parts[-1].shape[1] == length
+    width = longest if whole else max(part.shape[1] for part in parts)
+    padded = [functional.pad(part, (0, 0, 0, width - part.shape[1])) for part in parts]
+    return torch.cat(padded)[order.argsort()]
 
 
 def to_device(value: Inputs | CandidateBatch | TrainingBatch, device: torch.device | str):
     """The same value with every tensor on `device`."""
+    ahead = torch.device(device).type != "cpu"  # a copy to the CPU must have arrived before it is read
     moved = {}
     for name in value.__slots__:
         part = getattr(value, name)
         if isinstance(part, torch.Tensor):
-            moved[name] = part.to(device, non_blocking=True)
+            moved[name] = part.to(device, non_blocking=ahead)
         elif isinstance(part, (Inputs, CandidateBatch)):
             moved[name] = to_device(part, device)
     return replace(value, **moved)

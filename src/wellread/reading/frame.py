@@ -10,6 +10,7 @@ import hashlib
 import json
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
+from string import Formatter
 from typing import TYPE_CHECKING
 
 import torch
@@ -23,6 +24,10 @@ if TYPE_CHECKING:
     from wellread.nn.tokenizers import Tokenizer
 
 __all__ = ["Frame", "FrameConfig", "pad_rows"]
+
+
+# template -> what it may hold; the first it must hold
+_FIELDS = {"question": ("question",), "passage": ("text", "title")}
 
 
 @dataclass(frozen=True)
@@ -40,12 +45,24 @@ class FrameConfig:
     answer_tokens: int = 24
 
     def __post_init__(self) -> None:
-        for name, wanted in (("question", "{question}"), ("passage", "{text}")):
+        for name, known in _FIELDS.items():
             template = getattr(self, name)
-            require(wanted in template, f"frame {name}={template!r} lacks {wanted}; the template must hold it.")
+            found = _fields(name, template)
+            require(known[0] in found, f"frame {name}={template!r} lacks {{{known[0]}}}; the template must hold it.")
+            listed = " and ".join(f"{{{item}}}" for item in known)
+            for item in found:
+                require(item in known, f"frame {name}={template!r} has {{{item}}}; it may hold {listed} only.")
         for name in ("question_tokens", "passage_tokens", "answer_tokens"):
             value = getattr(self, name)
             require(value >= 4, f"frame {name}={value}; it must be at least 4.")
+
+
+def _fields(name: str, template: str) -> list[str]:
+    """The fields of a template."""
+    try:
+        return [field for _, field, _, _ in Formatter().parse(template) if field is not None]
+    except ValueError as error:
+        raise ValueError(f"frame {name}={template!r}: {error}; write {{{{ or }}}} for a brace.") from error
 
 
 def pad_rows(rows: Sequence[Sequence[int]], pad: int) -> tuple[Tensor, Tensor]:
@@ -72,7 +89,7 @@ class Frame:
 
     @property
     def fingerprint(self) -> str:
-        """Hash of what decides the tokens of a passage: template, budget, wrapping."""
+        """Hash of what decides the tokens of a passage, the tokenizer aside: template and budget."""
         parts = asdict(self.config)
         kept = {name: parts[name] for name in ("passage", "passage_tokens")}
         return hashlib.sha256(json.dumps(kept, sort_keys=True).encode()).hexdigest()[:16]

@@ -70,7 +70,7 @@ def join(
     tokens = both(question_tokens, passage_tokens)
     states = both(question_states, passage_states)
     longest = int(mask.sum(-1).max())
-    if longest == mask.shape[-1]:
+    if longest == mask.shape[-1] and bool(question_mask.all()):  # a shorter question would leave a hole
         return Pairs(states, mask, tokens, from_passage)
     order = torch.argsort((~mask).to(torch.uint8), dim=-1, stable=True)[..., :longest]
     picked = order[..., None].expand(*order.shape, states.shape[-1])

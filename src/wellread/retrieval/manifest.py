@@ -45,7 +45,7 @@ def prepare(out: Path, overwrite: bool, *, expected: Sequence[str] = ()) -> None
     """
     if (out / "index.json").exists():
         if not overwrite:
-            raise ValueError(f"{out} already holds an index; give another directory, or --overwrite (overwrite=True).")
+            raise ValueError(f"{out} already holds an index; give another directory or overwrite it (--overwrite).")
         old = json.loads((out / "index.json").read_text(encoding="utf8"))
         (out / "index.json").unlink()
         parts = [out / name for name in old.get("options", {}).get("parts", ())]

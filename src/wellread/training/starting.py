@@ -7,12 +7,11 @@ from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import torch
 
 from wellread.memory.fingerprint import check
 from wellread.memory.store import Memory
-from wellread.model import Model, build_model, load_model, transfer
-from wellread.nn import checkpoints, t5_hub
+from wellread.model import Model, as_system, build_model, load_model, transfer
+from wellread.nn import t5_hub
 from wellread.nn.building import build_from_bert, build_from_scratch, build_from_t5, default_encoder_path
 from wellread.training.config import InitConfig, Recipe
 
@@ -27,7 +26,8 @@ def start_model(recipe: Recipe, texts: Callable[[], Iterable[str]]) -> Model:
     """The untrained model of a recipe. texts: gives what a reader from scratch learns its vocabulary from."""
     kind = _kind(recipe.init)
     if kind == "model":
-        model = _from_model(recipe)
+        loaded = load_model(recipe.init.from_)
+        model = as_system(loaded, recipe.system_name, recipe.system_options, frame=recipe.frame)
     else:
         reader, tokenizer = STARTS[kind](recipe.init, texts)
         model = build_model(recipe.system_name, recipe.system_options, reader, tokenizer, frame=recipe.frame)
@@ -113,18 +113,3 @@ def _from_scratch(init: InitConfig, texts: Callable[[], Iterable[str]]) -> tuple
 
 
 STARTS = {"bert": _from_bert, "t5": _from_t5, "scratch": _from_scratch}
-
-
-def _from_model(recipe: Recipe) -> Model:
-    """The recipe's system around a trained reader. Weights both systems have are taken as they are; parts
-    only the new one has start as it always starts them (a question encoder as a copy of the memory encoder)."""
-    loaded = load_model(recipe.init.from_)
-    reader = loaded.system.reader.requires_grad_(True)
-    frame = recipe.frame or loaded.frame.config
-    model = build_model(recipe.system_name, recipe.system_options, reader, loaded.frame.tokenizer, frame=frame)
-    known = checkpoints.named_weights(loaded.system)
-    with torch.no_grad():
-        for name, weight in checkpoints.named_weights(model.system).items():
-            if name in known and known[name].shape == weight.shape:
-                weight.copy_(known[name])
-    return model

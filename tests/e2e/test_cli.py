@@ -1,0 +1,198 @@
+"""The command line as a user meets it: help, lists, and the way from documents to answers by verbs alone."""
+
+from __future__ import annotations
+
+import json
+import resource
+import subprocess
+import sys
+
+import pytest
+
+from wellread.cli.main import VERBS
+
+HEAVY = ("torch", "lance", "pyarrow", "transformers", "tokenizers", "bm25s", "numba", "faiss", "numpy")
+MEMORY_VERBS = ("info", "verify", "add", "update", "delete")
+
+
+def python(program: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+
+
+def processor_seconds(program: str) -> float:
+    """What a process of its own takes. Not the clock: that would measure what else the machine is doing."""
+    before = resource.getrusage(resource.RUSAGE_CHILDREN)
+    python(program)
+    after = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
+
+
+def test_help_comes_at_once() -> None:
+    program = "from wellread.cli.main import main; main(['--help'])"
+    assert min(processor_seconds(program) for _ in range(3)) < 0.5  # what feels like at once
+
+
+def test_the_command_imports_nothing_heavy() -> None:
+    found = python("import sys, wellread, wellread.cli.main; print(*sys.modules)").stdout.split()
+    assert "wellread.cli.main" in found
+    assert not [name for name in found if name.partition(".")[0] in HEAVY]
+
+
+def test_help_lists_every_verb(wellread) -> None:
+    answer = wellread("--help")
+    assert answer.code == 0
+    assert all(f"  {verb} " in answer.out for verb in VERBS)
+    assert wellread("--version").out.startswith("wellread ")
+
+
+@pytest.mark.parametrize("verb", [*VERBS, *(f"memory {verb}" for verb in MEMORY_VERBS)])
+def test_help_of_a_verb_has_an_example(wellread, verb: str) -> None:
+    answer = wellread(f"{verb} --help")
+    assert answer.code == 0
+    assert "Example" in answer.out
+    assert f"\n    wellread {verb}" in answer.out
+
+
+def test_systems(wellread) -> None:
+    from wellread.systems import SYSTEMS
+
+    rows = wellread("systems --json").json["systems"]
+    assert [row["system"] for row in rows] == list(SYSTEMS)
+    assert all(row["title"] and row["authors"] and row["year"] and row["arxiv"] for row in rows)
+    text = wellread("systems").out
+    assert all(row["title"] in text for row in rows)
+
+
+def test_doctor(wellread) -> None:
+    found = wellread("doctor --json").json
+    assert found["healthy"] is True
+    assert found["missing"] == []
+    assert found["core"]["torch"]
+    assert {"dense", "serve"} <= set(found["extras"])
+    assert wellread("doctor").out.startswith("wellread ")
+
+
+# -- from documents to answers -----------------------------------------------------------------------------
+
+SMALL = "--vocabulary 120 --dim 16 --layers 3 --heads 2 --decoder-layers 1 --set keep=2 --frame answer_tokens=6"
+ASK = "--model model --memory memory --json"
+
+
+@pytest.fixture
+def place(world, tmp_path, monkeypatch):
+    """An empty folder but for documents and questions."""
+    for name in ("passages.jsonl", "questions.jsonl"):
+        (tmp_path / name).write_text((world / name).read_text())
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+def found(wellread, question: str) -> list[str]:
+    return [item["id"] for item in wellread(f"ask '{question}' {ASK}").json["passages"]]
+
+
+def test_from_documents_to_answers(wellread, place) -> None:
+    made = wellread("corpus passages.jsonl --out corpus --json").json
+    assert (made["passages"], made["documents"], made["skipped"]) == (6, 6, 0)
+    made = wellread("index corpus --retriever lexical --out index --json").json
+    assert (made["retriever"], made["passages"]) == ("lexical", 6)
+    assert made["seconds"] >= 0
+    assert made["bytes"] > 0
+    made = wellread(f"init --system glimmer --from scratch --corpus corpus {SMALL} --out model --json").json
+    assert made["system"] == "glimmer"
+    assert made["parameters"] > 1000
+    memorize = "memorize corpus --model model --codec int8 --retriever lexical --out memory --json"
+    made = wellread(memorize).json
+    assert (made["passages"], made["resumed_from"]) == (6, 0)
+    assert min(made["tokens"], made["bytes"], made["passages_per_second"]) > 0
+    assert wellread(memorize).json["resumed_from"] == 6
+
+    answer = wellread(f"ask 'Which is the largest planet?' {ASK}").json
+    assert {"question", "answer", "passages", "log_likelihood", "milliseconds", "flops"} <= set(answer)
+    assert {"id", "title", "score", "text", "kept", "share", "span"} <= set(answer["passages"][0])
+    assert "jupiter" in [item["id"] for item in answer["passages"]]
+    assert {"retrieve", "fetch", "read", "generate", "total"} <= set(answer["milliseconds"])
+    assert answer["flops"] > 0
+    assert sum(item["kept"] for item in answer["passages"]) == 2
+    # The memory's own index and one made beside it find the same.
+    beside = wellread(f"ask 'Which is the largest planet?' --index index {ASK}").json
+    assert (beside["answer"], beside["passages"]) == (answer["answer"], answer["passages"])
+    filtered = wellread(f"ask 'Which moon or planet?' --where kind=moon {ASK}").json
+    assert {item["id"] for item in filtered["passages"]} == {"io", "titan"}
+
+    shown = wellread("ask 'Which is the largest planet?' --model model --memory memory --show 1").out
+    assert shown.startswith("Q: Which is the largest planet?\nA: ")
+    assert "[1]" in shown
+    assert "[2]" not in shown
+    assert "GFLOPs" in shown
+
+    # FiD and LUMEN read the same weights; a system that stores only tokens needs no memory.
+    assert wellread(f"ask 'Which planet?' --system lumen {ASK}").json["flops"] > 0
+    alone = wellread("ask 'Which planet?' --system fid --model model --corpus corpus --index index --json").json
+    assert len(alone["passages"]) == 4
+
+
+@pytest.fixture
+def reader(world, place):
+    """The place with a model and a memory in it."""
+    import shutil
+
+    for name in ("model", "memory"):
+        shutil.copytree(world / name, place / name)
+    return place
+
+
+def test_many_questions(wellread, reader) -> None:
+    asked = [json.loads(line)["question"] for line in (reader / "questions.jsonl").read_text().splitlines()]
+    by_file = wellread(f"ask --questions questions.jsonl {ASK}")
+    assert by_file.code == 0, by_file.err
+    rows = [json.loads(line) for line in by_file.out.splitlines()]
+    assert [row["question"] for row in rows] == asked
+    by_stdin = wellread(f"ask --questions - {ASK}", typed="\n".join([*asked, ""]))
+    assert [json.loads(line)["answer"] for line in by_stdin.out.splitlines()] == [row["answer"] for row in rows]
+    typed = wellread("ask --model model --memory memory", typed=f"{asked[0]}\n\n")
+    assert typed.code == 0, typed.err
+    assert typed.out.startswith(f"Q: {asked[0]}\n")
+    assert typed.out.count("A: ") == 1
+
+
+def test_eval(wellread, reader) -> None:
+    line = "eval --model model --memory memory --questions questions.jsonl --top-k 3 --answers answers.jsonl"
+    report = wellread(f"{line} --json").json
+    assert report["n"] == 2
+    assert report["system"] == "glimmer"
+    assert {"em", "f1", "recall@1", "milliseconds_per_question", "flops_per_question"} <= set(report)
+    assert report["recall@1"] == 100  # the words of the questions stand in no other passage
+    assert report["flops_per_question"] > 0
+    assert report["milliseconds_per_question"] > 0
+    rows = [json.loads(row) for row in (reader / "answers.jsonl").read_text().splitlines()]
+    assert [row["id"] for row in rows] == ["q-jupiter", "q-titan"]
+    assert "| em |" in wellread(f"{line} --limit 1").out
+
+
+def test_memory_verbs_and_asking_again(wellread, reader) -> None:
+    facts = wellread("memory info memory --json").json
+    assert {"passages", "tokens", "bytes", "codec", "fingerprint"} <= set(facts)
+    assert facts["passages"] == 6
+    assert wellread("memory verify memory --json").json["damaged"] == []
+
+    assert "pluto" not in found(wellread, "What of the dwarf Pluto?")
+    row = {"id": "pluto", "title": "Pluto", "text": "Pluto is a dwarf with a heart of ice.", "kind": "dwarf"}
+    (reader / "new.jsonl").write_text(json.dumps(row) + "\n")
+    assert wellread("corpus new.jsonl --out new --json").json["passages"] == 1
+    added = wellread("memory add memory new --model model --json").json
+    assert (added["added"], added["passages"]) == (1, 7)
+    assert found(wellread, "What of the dwarf Pluto?") == ["pluto"]
+    assert wellread("memory add memory new --model model --json").json["unchanged"] == 1
+
+    (reader / "new.jsonl").write_text(json.dumps({**row, "text": "Pluto is called a plutoid."}) + "\n")
+    assert wellread("corpus new.jsonl --out new --overwrite --json").json["passages"] == 1
+    updated = wellread("memory update memory new --model model --json").json
+    assert (updated["replaced"], updated["passages"]) == (1, 7)
+    assert "pluto" in found(wellread, "What is a plutoid?")
+    assert "pluto" not in found(wellread, "Whose heart of ice?")
+
+    gone = wellread("memory delete memory pluto --compact --json").json
+    assert (gone["deleted"], gone["passages"]) == (1, 6)
+    assert "pluto" not in found(wellread, "What of the dwarf Pluto?")
+    assert wellread("memory verify memory --json").json["ok"]
