@@ -3,8 +3,9 @@
 command:  wellread init --system lumen --set live_share=0.3333 --out runs/wiki/start
           python benchmarks/wiki_memory.py            (writes results/wiki_memory.md)
 
-Every build is the command line's own (`wellread memorize`), in a process of its own whose peak memory is taken from
-the operating system; finished rows are kept in results/wiki_memory/CODEC.json.
+The corpus is read once, with bf16 (`wellread memorize`); the other codecs store the same states (`wellread memory recode`).
+Every build is a process of its own whose peak memory is taken from the operating system; finished rows are kept in
+results/wiki_memory/CODEC.json.
 """
 
 from __future__ import annotations
@@ -38,8 +39,11 @@ def run(*arguments: str) -> dict:
 
 def measure(codec: str, model: str) -> None:
     out = RUNS / f"memory-{codec}"
-    arguments = ("--model", model, "--codec", codec, "--retriever", "none", "--precision", "bf16", "--out", str(out))
-    built = run("memorize", str(RUNS / "corpus"), *arguments)
+    if codec == CODECS[0]:
+        read = ("--model", model, "--precision", "bf16", "--retriever", "none")
+        built = run("memorize", str(RUNS / "corpus"), *read, "--codec", codec, "--out", str(out))
+    else:
+        built = run("memory", "recode", str(RUNS / f"memory-{CODECS[0]}"), "--codec", codec, "--out", str(out))
     facts = run("memory", "info", str(out))
     row = {**facts, **built, "hardware": hardware(), "fingerprint": None}
     (RESULTS / f"{codec}.json").write_text(json.dumps(row, indent=1) + "\n", encoding="utf8")

@@ -176,3 +176,25 @@ def _follow(memory: Memory, *, gone: Sequence[str], written: Sequence[str]) -> N
         # An earlier change was killed between the memory and its index.
         say("the index does not hold the passages of the memory; building it again")
         RETRIEVERS[index.name].build(memory, folder, overwrite=True)
+
+
+@command.command()
+@click.argument("memory")
+@click.option("--codec", required=True, help="How states are stored: bf16, int8, pq8, pq16.")
+@click.option("--out", required=True, help="Folder of the new memory.")
+@json_option
+def recode(memory: str, codec: str, out: str, as_json: bool) -> None:
+    """Store a memory with another codec, without reading the corpus again; resumes after an interruption.
+
+    \b
+    Example:
+      wellread memory recode memory --codec pq16 --out small-memory
+    """
+    from dataclasses import asdict
+
+    from wellread.memory.recode import recode as write
+    from wellread.memory.store import Memory
+
+    report = write(Memory.open(memory), out, codec=codec)
+    human = f"{out}: {report.passages} passages, {report.bytes / 2**20:.1f} MiB, codec {codec}"
+    emit({**asdict(report), "codec": codec, "out": out}, as_json, human)

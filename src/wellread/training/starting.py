@@ -7,7 +7,6 @@ from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-
 from wellread.memory.fingerprint import check
 from wellread.memory.store import Memory
 from wellread.model import Model, as_system, build_model, load_model, transfer
