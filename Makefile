@@ -32,8 +32,9 @@ $(VENV)/.ready-dev: $(VENV)/.ready
 demo: setup
 	$(BIN)/wellread demo --out .demo
 
+# One thread per worker: the two workers would fight over the cores of a small machine.
 test: setup-dev
-	$(BIN)/python -m pytest -q -n 2 --dist loadgroup
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n 2 --dist loadgroup
 
 lint: setup-dev
 	$(BIN)/ruff check .
