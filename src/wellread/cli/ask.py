@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from wellread.cli.output import POSITIVE, json_option, say
+from wellread.cli.opening import answering_options, opened
+from wellread.cli.output import json_option, say
 
 if TYPE_CHECKING:
     from wellread.types import Answer
@@ -17,14 +18,7 @@ if TYPE_CHECKING:
 
 @click.command()
 @click.argument("question", required=False)
-@click.option("--model", required=True, help="Folder of the model.")
-@click.option("--memory", default=None, help="Folder of the memory.")
-@click.option("--corpus", default=None, help="Folder of the corpus, for systems that read without a memory.")
-@click.option("--index", default=None, help="Folder of the search index; default: the one inside the memory.")
-@click.option("--system", default=None, help="Read the same weights as another system.")
-@click.option("--set", "settings", multiple=True, metavar="KEY=VALUE", help="Change an option of the system.")
-@click.option("--top-k", default=20, show_default=True, help="Passages retrieved.")
-@click.option("--beams", default=1, show_default=True, type=POSITIVE, help="Beam width; 1 is greedy.")
+@answering_options
 @click.option("--where", multiple=True, metavar="KEY=VALUE", help="Only passages with this metadata.")
 @click.option("--questions", "file", default=None, help="A file of questions (one a line, or jsonl); - for stdin.")
 @click.option("--show", default=3, show_default=True, help="Passages shown per answer.")
@@ -43,17 +37,8 @@ def command(question: str | None, file: str | None, show: int, as_json: bool, **
     if file not in (None, "-") and not Path(file).is_file():
         raise ValueError(f"questions {file} does not exist; give a file of questions, or - for standard input.")
     from wellread.config import parse_settings
-    from wellread.pipeline import open_pipeline
 
-    pipeline = open_pipeline(
-        model=choice["model"],
-        memory=choice["memory"],
-        corpus=choice["corpus"],
-        index=choice["index"],
-        system=choice["system"],
-        options=parse_settings(choice["settings"]),
-    )
-    pipeline.check_top_k(choice["top_k"])
+    pipeline = opened(choice)
     where = parse_settings(choice["where"]) or None
     for text in _questions(question, file):
         answer = pipeline.ask([text], top_k=choice["top_k"], num_beams=choice["beams"], where=where)[0]

@@ -6,21 +6,15 @@ from typing import Any
 
 import click
 
+from wellread.cli.opening import answering_options, opened
 from wellread.cli.output import POSITIVE, emit, json_option, say
 
 
 @click.command()
-@click.option("--model", required=True, help="Folder of the model.")
-@click.option("--memory", default=None, help="Folder of the memory.")
-@click.option("--corpus", default=None, help="Folder of the corpus, for systems that read without a memory.")
-@click.option("--index", default=None, help="Folder of the search index; default: the one inside the memory.")
+@answering_options
 @click.option("--questions", required=True, help="File of questions with answers.")
 @click.option("--split", default=None, help="Only the questions of this split.")
 @click.option("--limit", default=None, type=POSITIVE, help="This many questions, evenly spaced.")
-@click.option("--system", default=None, help="Read the same weights as another system.")
-@click.option("--set", "settings", multiple=True, metavar="KEY=VALUE", help="Change an option of the system.")
-@click.option("--top-k", default=20, show_default=True, help="Passages retrieved and read.")
-@click.option("--beams", default=1, show_default=True, type=POSITIVE, help="Beam width; 1 is greedy.")
 @click.option("--batch-size", default=8, show_default=True, type=POSITIVE, help="Questions answered together.")
 @click.option(
     "--timed", default=16, show_default=True, type=POSITIVE, help="Questions asked singly, for time and FLOPs."
@@ -35,23 +29,13 @@ def command(as_json: bool, keep: str | None, **choice: Any) -> None:
     Example:
       wellread eval --model model --memory memory --questions dev.jsonl --json
     """
-    from wellread.config import parse_settings
     from wellread.corpus.questions import read_questions
-    from wellread.pipeline import open_pipeline
 
     questions = read_questions(choice["questions"], split=choice["split"])
     questions = _some([item for item in questions if item.answers], choice["limit"])
     if not questions:
         raise ValueError(f"{choice['questions']} holds no questions with answers; give a file that does.")
-    pipeline = open_pipeline(
-        model=choice["model"],
-        memory=choice["memory"],
-        corpus=choice["corpus"],
-        index=choice["index"],
-        system=choice["system"],
-        options=parse_settings(choice["settings"]),
-    )
-    pipeline.check_top_k(choice["top_k"])
+    pipeline = opened(choice)
     say(f"{len(questions)} questions")
     report, answers = pipeline.evaluate(
         questions,

@@ -1,0 +1,44 @@
+"""What the verbs that answer have in common: which model, which passages, how many."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from wellread.cli.output import POSITIVE
+
+if TYPE_CHECKING:
+    from wellread.pipeline import Pipeline
+
+__all__ = ["answering_options", "opened"]
+
+_OPTIONS = (
+    click.option("--model", required=True, help="Folder of the model."),
+    click.option("--memory", default=None, help="Folder of the memory."),
+    click.option("--corpus", default=None, help="Folder of the corpus, for systems that read without a memory."),
+    click.option("--index", default=None, help="Folder of the search index; default: the one inside the memory."),
+    click.option("--system", default=None, help="Read the same weights as another system."),
+    click.option("--set", "settings", multiple=True, metavar="KEY=VALUE", help="Change an option of the system."),
+    click.option("--top-k", default=20, show_default=True, help="Passages retrieved and read."),
+    click.option("--beams", default=1, show_default=True, type=POSITIVE, help="Beam width; 1 is greedy."),
+)
+
+
+def answering_options(command: Callable) -> Callable:
+    """Add the options to a verb; `opened` takes what they give."""
+    for option in reversed(_OPTIONS):
+        command = option(command)
+    return command
+
+
+def opened(choice: Mapping[str, Any]) -> Pipeline:
+    """The pipeline the options name, checked against --top-k."""
+    from wellread.config import parse_settings
+    from wellread.pipeline import open_pipeline
+
+    places = {name: choice[name] for name in ("model", "memory", "corpus", "index", "system")}
+    pipeline = open_pipeline(**places, options=parse_settings(choice["settings"]))
+    pipeline.check_top_k(choice["top_k"])
+    return pipeline
