@@ -23,9 +23,11 @@ RUNS, RESULTS = Path("runs/squad"), Path("results/squad")
 ROWS = {
     "fid-20": ("fid", {}, 20, "bf16"),
     "fid-10": ("fid", {}, 10, "bf16"),
+    "fid-5": ("fid", {}, 5, "bf16"),
     "memory_fid-20": ("memory_fid", {}, 20, "bf16"),
     "lumen-20": ("lumen", {}, 20, "bf16"),
     "lumen-10": ("lumen", {}, 10, "bf16"),
+    "lumen-5": ("lumen", {}, 5, "bf16"),
     "glimmer-20-5": ("glimmer", {"keep": 5}, 20, "bf16"),
     "lumen-10-int8": ("lumen", {}, 10, "int8"),
     "lumen-10-pq8": ("lumen", {}, 10, "pq8"),
@@ -38,8 +40,8 @@ def measure(name: str, questions: list, timed: int) -> dict:
     run, options, top_k, codec = ROWS[name]
     model = load_model(RUNS / run / "best", options=options)
     memory = RUNS / run / f"memory-{codec}"
-    memorize_corpus(Corpus.open(RUNS / "corpus"), model, memory, codec=codec, retriever="none")
-    pipeline = open_pipeline(model=model, memory=memory, index=RUNS / "index")
+    memorize_corpus(Corpus.open(RUNS / "corpus"), model, memory, codec=codec, precision="bf16", retriever="none")
+    pipeline = open_pipeline(model=model, memory=memory, index=RUNS / "index", precision="bf16")
     report, _ = pipeline.evaluate(questions, top_k=top_k, timed=timed, progress=True)
     found = {"row": name, "system": run, "options": options, **report.to_json(), "hardware": hardware()}
     RESULTS.mkdir(parents=True, exist_ok=True)
@@ -71,7 +73,7 @@ def shown(found: dict) -> dict:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--limit", type=int, default=1000, help="dev questions, evenly spaced")
+    parser.add_argument("--limit", type=int, default=500, help="dev questions, evenly spaced")
     parser.add_argument("--timed", type=int, default=24, help="questions asked one by one for time and FLOPs")
     parser.add_argument("--only", nargs="*", choices=list(ROWS), help="rows to measure")
     parser.add_argument("--again", action="store_true", help="measure rows that are there already")
@@ -91,7 +93,7 @@ def main() -> None:
         "Questions of squad_dev, answered from all 3,326 passages found by BM25. The number in a row's name is the "
         "passages retrieved (GLIMMER: retrieved-kept). FLOPs are per question, counted while it was answered; 'by "
         "formula' is the paper's formula for the same sizes, twice its unit (which is multiply-adds), without "
-        "attention scores, output layer and copy head. Milliseconds are medians of single questions."
+        "attention scores, output layer and copy head. Milliseconds are medians of single questions, read in bf16."
     )
     write_table(
         "results/squad.md",

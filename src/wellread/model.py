@@ -32,10 +32,17 @@ if TYPE_CHECKING:
     from wellread.nn.encoder_decoder import EncoderDecoder
     from wellread.systems.base import System
 
-__all__ = ["Model", "as_system", "build_model", "load_model", "save_model", "transfer"]
+__all__ = ["Model", "as_system", "build_model", "load_model", "precision_dtype", "save_model", "transfer"]
 
 FORMAT = 1
 PRECISIONS = {"fp32": None, "bf16": torch.bfloat16}
+
+
+def precision_dtype(precision: str) -> torch.dtype | None:
+    """What autocast computes in for a precision by name; None for none. ValueError for another name."""
+    if precision not in PRECISIONS:
+        raise ValueError(f"precision={precision!r} is unknown; use one of: {', '.join(PRECISIONS)}.")
+    return PRECISIONS[precision]
 
 
 @dataclass(frozen=True)
@@ -72,15 +79,13 @@ class Model:
         precision: of the computation, "fp32" or "bf16"; where the processor knows bf16 it is more than twice as
         fast, at an error of the size bf16 storage has anyway.
         """
-        if precision not in PRECISIONS:
-            raise ValueError(f"precision={precision!r} is unknown; use one of: {', '.join(PRECISIONS)}.")
         rows = self.frame.passages(passages)
         tokens = [np.asarray(row, dtype=np.int32) for row in rows]
         wanted = self.system.stores
         if wanted == {"tokens"}:
             return [Encoded(tokens=row) for row in tokens]
         padded, mask = pad_rows(rows, self.frame.tokenizer.pad)
-        kind, dtype = self.device.type, PRECISIONS[precision]
+        kind, dtype = self.device.type, precision_dtype(precision)
         with torch.inference_mode(), torch.autocast(kind, dtype=dtype, enabled=dtype is not None):
             self.system.eval()
             kept = self.system.remember(padded.to(self.device), mask.to(self.device))

@@ -22,6 +22,7 @@ _OPTIONS = (
     click.option("--system", default=None, help="Read the same weights as another system."),
     click.option("--set", "settings", multiple=True, metavar="KEY=VALUE", help="Change an option of the system."),
     click.option("--top-k", default=20, show_default=True, help="Passages retrieved and read."),
+    click.option("--precision", default="fp32", show_default=True, help="fp32, or bf16 where the processor knows it."),
     click.option("--beams", default=1, show_default=True, type=POSITIVE, help="Beam width; 1 is greedy."),
 )
 
@@ -39,6 +40,7 @@ def opened(choice: Mapping[str, Any]) -> Pipeline:
     from wellread.pipeline import open_pipeline
 
     places = {name: choice[name] for name in ("model", "memory", "corpus", "index", "system")}
-    pipeline = open_pipeline(**places, options=parse_settings(choice["settings"]))
+    options = parse_settings(choice["settings"])
+    pipeline = open_pipeline(**places, options=options, precision=choice["precision"])
     pipeline.check_top_k(choice["top_k"])
     return pipeline
