@@ -55,9 +55,7 @@ def test_it_is_the_memory_a_direct_build_of_rounded_states_gives(source, tmp_pat
         return [Encoded(row.tokens, row.states.bfloat16().float()) for row in encode(passages)]
 
     recode(source, tmp_path / "one", codec="pq8", progress=False)
-    memorize(
-        PASSAGES, rounded, tmp_path / "two", codec="pq8", fingerprint=PRINT, dim=16, batch_size=64, progress=False
-    )
+    memorize(PASSAGES, rounded, tmp_path / "two", codec="pq8", fingerprint=PRINT, dim=16, batch_size=64, progress=False)
     one, two = (Memory.open(tmp_path / name).fetch(["p0", "p89"]).states for name in ("one", "two"))
     assert all(torch.equal(a, b) for a, b in zip(one, two, strict=True))
 
