@@ -268,15 +268,15 @@ class Pipeline:
                 flops=False,
             )
         )
-        singles = [self._alone(question, top_k=top_k, num_beams=num_beams) for question in questions[:timed]]
+        singles = [self.ask_measured(question, top_k=top_k, num_beams=num_beams) for question in questions[:timed]]
         settings = {"top_k": top_k, "num_beams": num_beams, **self._costs(questions[:timed], singles, top_k)}
         report = evaluate_answers(
             questions, answers, candidates=found, timed=singles, top_k=recall_at, seed=seed, settings=settings
         )
         return report, answers
 
-    def _alone(self, question: Question, **options: Any) -> Answer:
-        """The answer to one question, timed while no FLOPs are counted: that can take longer than the work."""
+    def ask_measured(self, question: str | Question, **options: Any) -> Answer:
+        """The answer to one question, asked twice: for its FLOPs, then for its time, which counting would inflate."""
         counted = self.ask([question], **options)[0]
         answer = self.ask([question], flops=False, **options)[0]
         return replace(answer, flops=counted.flops, flops_by_stage=counted.flops_by_stage)

@@ -21,9 +21,10 @@ if TYPE_CHECKING:
 @answering_options
 @click.option("--where", multiple=True, metavar="KEY=VALUE", help="Only passages with this metadata.")
 @click.option("--questions", "file", default=None, help="A file of questions (one a line, or jsonl); - for stdin.")
+@click.option("--flops/--no-flops", default=True, help="Count FLOPs too, by reading every question twice.")
 @click.option("--show", default=3, show_default=True, help="Passages shown per answer.")
 @json_option
-def command(question: str | None, file: str | None, show: int, as_json: bool, **choice: Any) -> None:
+def command(question: str | None, file: str | None, show: int, flops: bool, as_json: bool, **choice: Any) -> None:
     """Answer a question, a file of questions, or (with neither) questions typed one by one.
 
     \b
@@ -40,8 +41,9 @@ def command(question: str | None, file: str | None, show: int, as_json: bool, **
 
     pipeline = opened(choice)
     where = parse_settings(choice["where"]) or None
+    asked = pipeline.ask_measured if flops else lambda text, **rest: pipeline.ask([text], flops=False, **rest)[0]
     for text in _questions(question, file):
-        answer = pipeline.ask([text], top_k=choice["top_k"], num_beams=choice["beams"], where=where)[0]
+        answer = asked(text, top_k=choice["top_k"], num_beams=choice["beams"], where=where)
         click.echo(json.dumps(as_mapping(text, answer), ensure_ascii=False) if as_json else as_text(text, answer, show))
 
 

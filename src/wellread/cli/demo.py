@@ -53,8 +53,8 @@ def command(out: str, count: int, steps: int | None, as_json: bool) -> None:
     picked = questions[:: max(len(questions) // count, 1)][:count]
     rows, shown = [], {}
     for name, (pipeline, top_k) in pipelines.items():
-        pipeline.ask([picked[0].text], top_k=top_k)  # the first call warms caches and handles
-        shown[name] = [pipeline.ask([question], top_k=top_k)[0] for question in picked]
+        pipeline.ask([picked[0].text], top_k=top_k, flops=False)  # the first call warms caches and handles
+        shown[name] = [pipeline.ask_measured(question, top_k=top_k) for question in picked]
         answers = list(pipeline.ask_many(questions, top_k=top_k, batch_size=8, flops=False))
         rows.append(_row(name, pipeline, top_k, shown[name], questions, answers))
     _show(picked, shown)
