@@ -16,6 +16,8 @@ from pathlib import Path
 from wellread.corpus.questions import read_questions
 from wellread.corpus.store import Corpus
 from wellread.evaluation.report import hardware, write_table
+from wellread.memory.recode import recode
+from wellread.memory.store import Memory
 from wellread.pipeline import load_model, memorize_corpus, open_pipeline
 
 RUNS, RESULTS = Path("runs/squad"), Path("results/squad")
@@ -39,8 +41,10 @@ COMMAND = "python benchmarks/squad_table.py"
 def measure(name: str, questions: list, timed: int) -> dict:
     run, options, top_k, codec = ROWS[name]
     model = load_model(RUNS / run / "best", options=options)
-    memory = RUNS / run / f"memory-{codec}"
-    memorize_corpus(Corpus.open(RUNS / "corpus"), model, memory, codec=codec, precision="bf16", retriever="none")
+    plain, memory = (RUNS / run / f"memory-{name}" for name in ("bf16", codec))
+    memorize_corpus(Corpus.open(RUNS / "corpus"), model, plain, codec="bf16", precision="bf16", retriever="none")
+    if codec != "bf16":
+        recode(Memory.open(plain), memory, codec=codec)
     pipeline = open_pipeline(model=model, memory=memory, index=RUNS / "index", precision="bf16")
     report, _ = pipeline.evaluate(questions, top_k=top_k, timed=timed, progress=True)
     found = {"row": name, "system": run, "options": options, **report.to_json(), "hardware": hardware()}
@@ -73,7 +77,7 @@ def shown(found: dict) -> dict:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--limit", type=int, default=500, help="dev questions, evenly spaced")
+    parser.add_argument("--limit", type=int, default=400, help="dev questions, evenly spaced")
     parser.add_argument("--timed", type=int, default=24, help="questions asked one by one for time and FLOPs")
     parser.add_argument("--only", nargs="*", choices=list(ROWS), help="rows to measure")
     parser.add_argument("--again", action="store_true", help="measure rows that are there already")

@@ -4,8 +4,8 @@ command:  wellread init --system lumen --set live_share=0.3333 --out runs/wiki/s
           python benchmarks/wiki_memory.py            (writes results/wiki_memory.md)
 
 The corpus is read once, with bf16 (`wellread memorize`); the other codecs store the same states (`wellread memory
-recode`). Every build is a process of its own whose peak memory is taken from the operating system; finished rows are kept in
-results/wiki_memory/CODEC.json.
+recode`). Every build is a process of its own whose peak memory is taken from the operating system; finished rows are
+kept in results/wiki_memory/CODEC.json.
 """
 
 from __future__ import annotations
