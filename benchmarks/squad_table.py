@@ -24,12 +24,10 @@ RUNS, RESULTS = Path("runs/squad"), Path("results/squad")
 # row -> (run, options, top_k, codec)
 ROWS = {
     "fid-20": ("fid", {}, 20, "bf16"),
-    "fid-10": ("fid", {}, 10, "bf16"),
     "fid-5": ("fid", {}, 5, "bf16"),
     "memory_fid-20": ("memory_fid", {}, 20, "bf16"),
     "lumen-20": ("lumen", {}, 20, "bf16"),
     "lumen-10": ("lumen", {}, 10, "bf16"),
-    "lumen-5": ("lumen", {}, 5, "bf16"),
     "glimmer-20-5": ("glimmer", {"keep": 5}, 20, "bf16"),
     "lumen-10-int8": ("lumen", {}, 10, "int8"),
     "lumen-10-pq8": ("lumen", {}, 10, "pq8"),
@@ -77,8 +75,8 @@ def shown(found: dict) -> dict:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--limit", type=int, default=400, help="dev questions, evenly spaced")
-    parser.add_argument("--timed", type=int, default=24, help="questions asked one by one for time and FLOPs")
+    parser.add_argument("--limit", type=int, default=250, help="dev questions, evenly spaced")
+    parser.add_argument("--timed", type=int, default=12, help="questions asked one by one for time and FLOPs")
     parser.add_argument("--only", nargs="*", choices=list(ROWS), help="rows to measure")
     parser.add_argument("--again", action="store_true", help="measure rows that are there already")
     chosen = parser.parse_args()
