@@ -38,7 +38,7 @@ COMMAND = "python benchmarks/squad_table.py"
 
 def measure(name: str, questions: list, timed: int) -> dict:
     run, options, top_k, codec = ROWS[name]
-    model = load_model(RUNS / run / "best", options=options)
+    model = load_model(RUNS / run / "last", options=options)
     plain, memory = (RUNS / run / f"memory-{name}" for name in ("bf16", codec))
     memorize_corpus(Corpus.open(RUNS / "corpus"), model, plain, codec="bf16", precision="bf16", retriever="none")
     if codec != "bf16":
@@ -92,7 +92,7 @@ def main() -> None:
         if (RESULTS / f"{name}.json").is_file()
     ]
     notes = (
-        "Questions of squad_dev, answered from all 3,326 passages found by BM25. The number in a row's name is the "
+        "Readers as they were after all 450 steps. Questions of squad_dev, answered from all 3,326 passages found by BM25. The number in a row's name is the "
         "passages retrieved (GLIMMER: retrieved-kept). FLOPs are per question, counted while it was answered; 'by "
         "formula' is the paper's formula for the same sizes, twice its unit (which is multiply-adds), without "
         "attention scores, output layer and copy head. Milliseconds are medians of single questions, read in bf16."
