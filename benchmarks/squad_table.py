@@ -92,7 +92,8 @@ def main() -> None:
         if (RESULTS / f"{name}.json").is_file()
     ]
     notes = (
-        "Readers as they were after all 450 steps. Questions of squad_dev, answered from all 3,326 passages found by BM25. The number in a row's name is the "
+        "Readers as they were after all 450 steps. Questions of squad_dev, "
+        "answered from all 3,326 passages found by BM25. The number in a row's name is the "
         "passages retrieved (GLIMMER: retrieved-kept). FLOPs are per question, counted while it was answered; 'by "
         "formula' is the paper's formula for the same sizes, twice its unit (which is multiply-adds), without "
         "attention scores, output layer and copy head. Milliseconds are medians of single questions, read in bf16."
