@@ -97,7 +97,10 @@ def _train(home: Path, system: str, options: dict[str, Any], steps: int | None) 
     mapping["tasks"]["almanac"]["questions"] = str(home / "questions.jsonl")
     if steps is not None:
         mapping["training"]["steps"] = steps
-    return run_recipe(parse_recipe(mapping), home / system).checkpoint
+    report = run_recipe(parse_recipe(mapping), home / system)
+    if not report.finished:
+        raise click.Abort  # stopped by a signal; the same command goes on from here
+    return report.checkpoint
 
 
 def _memorize(home: Path, models: dict[str, Path]) -> dict[str, tuple[Any, int]]:
