@@ -172,7 +172,7 @@ class TaskConfig:
     """Questions to train on. weight: its share of the questions drawn, relative to the other tasks'.
 
     questions: a file or folder; split: only this part of it. target: the first of a question's answers, or one
-    drawn anew each time. limit: only the first questions.
+    drawn anew each time. limit: only so many questions, at even distances over the file.
     """
 
     questions: Path
@@ -193,10 +193,10 @@ class TaskConfig:
 
 @dataclass(frozen=True)
 class DevConfig:
-    """Questions to choose the best weights by. limit: the first questions. batch_size: questions at a time.
+    """Questions to choose the best weights by. limit: so many of them, at even distances over the file.
 
-    questions: a file or folder; split: only this part of it. top_k: candidates; None for as many as the last
-    stage of training reads.
+    questions: a file or folder; split: only this part of it. batch_size: questions at a time. top_k: candidates;
+    None for as many as the last stage of training reads.
     """
 
     questions: Path

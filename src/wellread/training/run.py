@@ -140,8 +140,11 @@ class _Prepared:
 
 
 def _questions(config: TaskConfig | DevConfig) -> list[Question]:
+    """All questions of a file, or `limit` of them at even distances: files are often in the order of their articles."""
     questions = read_questions(config.questions, split=config.split)
-    return questions if config.limit is None else questions[: config.limit]
+    if config.limit is None or config.limit >= len(questions):
+        return questions
+    return [questions[index * len(questions) // config.limit] for index in range(config.limit)]
 
 
 def _dev_candidates(recipe: Recipe, questions: list[Question], finder: Finder) -> list:
