@@ -64,7 +64,7 @@ def test_lumen_differs_from_both_ends_in_between(family, tiny):
         assert not torch.allclose(middle, likelihood(tiny.system("lumen", family, live_share=end), tiny), **CLOSE)
 
 
-@pytest.mark.parametrize("score", ["first", "mean"])
+@pytest.mark.parametrize("score", ["first", "question", "mean"])
 @pytest.mark.parametrize("reranker", ["shared", "separate"])
 def test_glimmer_keeping_all_is_lumen_with_a_shared_question_encoder(family, tiny, score, reranker):
     options = {"live_share": 2 / 3, "question_encoder": "shared", "train_memory": True}
@@ -91,8 +91,9 @@ def test_glimmer_reads_what_lumen_would_read_of_the_passages_it_keeps(family, ti
     torch.testing.assert_close(ranked, plain, **CLOSE)
 
 
-def test_glimmer_scores_from_one_row_of_a_layer_are_the_full_scores(family, tiny):
-    system = tiny.system("glimmer", family, live_share=2 / 3, rerank_share=0.5, keep=2)
+@pytest.mark.parametrize("score", ["first", "question"])
+def test_glimmer_scores_from_some_rows_of_a_layer_are_the_full_scores(family, tiny, score):
+    system = tiny.system("glimmer", family, live_share=2 / 3, rerank_share=0.5, keep=2, score=score)
     inputs, candidates = tiny.batch()
     with torch.no_grad():
         quick = system.read(inputs, candidates)

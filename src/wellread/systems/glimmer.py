@@ -12,14 +12,16 @@ Letters: alpha -> live_share, beta -> rerank_share, k -> top_k, m -> keep, tau -
 
 The memory encoder is trained, over all tasks at once, and also reads the question.
 
-Differences: while answering, a first-token score needs one row of the last layer of LiveEncA, so that layer is
-run in full only for the passages that are kept; the function is the same, the reranking cheaper than section
-3.3 counts. distill_over="kept" scores only kept passages alone against the answer; "all" takes every candidate
+Differences: score="question", the mean over the question's tokens, is not in the paper: where LiveEncA is one
+layer, the first token alone sees too little. While answering, a score needs only some rows of the last layer of
+LiveEncA, so that layer is run in full only for the passages that are kept; the function is the same, the
+reranking cheaper than section 3.3 counts. distill_over="kept" scores only kept passages alone against the answer; "all" takes every candidate
 through LiveEncB while training. The Q of Dec[Q; ...] is part of every pair, as in lumen.py.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
@@ -49,8 +51,8 @@ class GlimmerConfig(LiveConfig):
     """What the paper varies, besides what LUMEN varies.
 
     rerank_share: share of the live layers in LiveEncA, at least one layer (figure 4). keep: passages read to
-    the end (figure 5). score: first token of the pair, or mean over its tokens. reranker: "shared" uses
-    LiveEncA, "separate" a copy of those layers for scoring only (table 1). distillation_weight, _temperature,
+    the end (figure 5). score: from the first token of the pair, the mean of the question's tokens, or the mean
+    of all (table 3 has the first and the last). reranker: "shared" uses LiveEncA, "separate" a copy of those layers for scoring only (table 1). distillation_weight, _temperature,
     distill_over: the auxiliary loss; weight 0 switches it off (table 3).
     """
 
@@ -58,7 +60,7 @@ class GlimmerConfig(LiveConfig):
     question_encoder: Literal["separate", "shared"] = "shared"
     rerank_share: float = 0.25
     keep: int = 5
-    score: Literal["first", "mean"] = "first"
+    score: Literal["first", "question", "mean"] = "first"
     reranker: Literal["shared", "separate"] = "shared"
     distillation_weight: float = 1.0
     distillation_temperature: float = 1.0
@@ -72,6 +74,14 @@ class GlimmerConfig(LiveConfig):
             self.distillation_temperature > 0,
             f"distillation_temperature={self.distillation_temperature}; it must be above 0.",
         )
+
+
+SCORED: dict[str, Callable[[Pairs], Tensor]] = {
+    "first": lambda pairs: pairs.mask & (torch.arange(pairs.mask.shape[-1], device=pairs.mask.device) == 0),
+    "question": lambda pairs: pairs.mask & ~pairs.from_passage,
+    "mean": lambda pairs: pairs.mask,
+}
+"""Which tokens of a pair its score is made from: [batch, passages, tokens] bool."""
 
 
 class Glimmer(LiveSystem):
@@ -166,26 +176,25 @@ class Glimmer(LiveSystem):
 
     def _first_stage(self, pairs: Pairs, *, full: bool = False) -> tuple[Pairs | None, Tensor]:
         """LiveEncA and the scores [batch, passages]; no pairs where a score is all that was computed."""
-        lazy = self.config.score == "first" and not full and not torch.is_grad_enabled()
+        scored = SCORED[self.config.score](pairs)
         if self.ranker is not None:
             ranked = pairs.with_states(self.ranker.run(*pairs.flat()))
-            return self._all_first(pairs) if full else None, self.score(ranked)
-        if lazy:
-            top = self.live(pairs, self.cut, self._border, first=1, **self.sight)
-            return None, self.scorer(top[:, :, 0]).squeeze(-1).float()
+            return self._all_first(pairs) if full else None, self.score(ranked.states, scored)
+        if self.config.score != "mean" and not full and not torch.is_grad_enabled():
+            needed = int(scored.sum(-1).max())  # these tokens come first in every pair
+            top = self.live(pairs, self.cut, self._border, first=needed, **self.sight)
+            return None, self.score(top, scored[..., :needed])
         ranked = self._all_first(pairs)
-        return ranked, self.score(ranked)
+        return ranked, self.score(ranked.states, scored)
 
     def _all_first(self, pairs: Pairs) -> Pairs:
         return self.live(pairs, self.cut, self._border, **self.sight)
 
-    def score(self, pairs: Pairs) -> Tensor:
-        """Relevance of every pair, [batch, passages] float32 (section 3.1)."""
-        if self.config.score == "first":
-            pooled = pairs.states[:, :, 0]
-        else:
-            mask = pairs.mask[..., None].to(pairs.states.dtype)
-            pooled = (pairs.states * mask).sum(2) / mask.sum(2).clamp_min(1)
+    def score(self, states: Tensor, scored: Tensor) -> Tensor:
+        """Relevance of every pair, [batch, passages] float32: a projection of the mean of its `scored` tokens
+        (section 3.1). states: [batch, passages, tokens, dim]; scored: [batch, passages, tokens] bool."""
+        chosen = scored[..., None].to(states.dtype)
+        pooled = (states * chosen).sum(2) / chosen.sum(2).clamp_min(1)
         return self.scorer(pooled).squeeze(-1).float()
 
     def _second_stage(self, pairs: Pairs) -> Pairs:
