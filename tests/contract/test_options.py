@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 import torch
 
@@ -138,3 +140,28 @@ def test_parts_of_another_run_are_taken_over(tiny, tmp_path):
     assert not any(name.startswith("reader.encoder.layers.0.") for name in taken)
     with pytest.raises(ValueError, match=r"transfer parts=\['eyes'\] are unknown; lumen has: memory, live"):
         transfer(model, tmp_path, ["eyes"])
+
+
+@pytest.mark.parametrize("name", ["lumen", "glimmer"])
+def test_marked_matches_are_read_whatever_the_padding_and_whoever_encodes(tiny, name):
+    system = tiny.system(name, "bert", mark_matches=True)
+    inputs, candidates = tiny.batch()
+    target = tiny.target(2)
+    with torch.no_grad():
+        plain = system.log_likelihood(inputs, candidates, *target)
+        padded = system.log_likelihood(*tiny.batch(extra_tokens=4, extra_passages=1), *target)
+        stored = replace(candidates, states=system.passage_states(candidates))
+        remembered = system.log_likelihood(inputs, stored, *target)
+        system.match.zero_()
+        unmarked = system.log_likelihood(inputs, candidates, *target)
+    # Sums of a few hundred terms in another order.
+    torch.testing.assert_close(padded, plain, rtol=1e-4, atol=2e-5)
+    torch.testing.assert_close(remembered, plain, rtol=1e-4, atol=2e-5)
+    assert (unmarked - plain).abs().max() > 1e-3  # twenty times what the other order makes
+
+
+def test_marked_matches_are_learnt_with_the_live_layers(tiny):
+    system = tiny.system("lumen", "bert", mark_matches=True)
+    assert "match" in gradients(system, tiny)
+    assert "match" in system.parts()["live"]
+    assert "match" not in tiny.system("lumen", "bert").parts()["live"]

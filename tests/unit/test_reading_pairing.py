@@ -9,7 +9,7 @@ import torch
 
 from wellread.reading.fusion import fuse
 from wellread.reading.keeping import all_columns, check_keep, keep_best
-from wellread.reading.pairing import Pairs, attention_mask, join, passages_only
+from wellread.reading.pairing import Pairs, attention_mask, join, matches, passages_only
 from wellread.types import CandidateBatch, Inputs
 
 DIM = 3
@@ -227,3 +227,11 @@ def test_the_question_before_the_passages_belongs_to_none_and_is_not_copied():
     assert rows_of(reading, "tokens") == [[1, 2, 3, 1, 2, 3, 5, 6, 7], [4, 4, 9, 10]]
     assert rows_of(reading, "passage") == [[-1] * 3 + [0] * 6, [-1] + [0] * 3]
     assert rows_of(reading, "copyable") == [[0] * 6 + [1] * 3, [0, 0, 1, 1]]
+
+
+def test_matches_are_the_tokens_both_halves_hold():
+    pairs = joined([[5, 6, 7], [8]], [[[7, 1, 5], [2]], [[8, 8, 3], [9, 1]]], more=2)
+    found = matches(pairs)
+    told = [[sorted(row[mask].tolist()) for row, mask in zip(*each)] for each in zip(pairs.tokens, found)]
+    assert told == [[[5, 5, 7, 7], []], [[8, 8, 8], []]]
+    assert not (found & ~pairs.mask).any()

@@ -14,7 +14,7 @@ import torch
 if TYPE_CHECKING:
     from torch import Tensor
 
-__all__ = ["Pairs", "attention_mask", "join", "passages_only"]
+__all__ = ["Pairs", "attention_mask", "join", "matches", "passages_only"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,3 +100,14 @@ def attention_mask(pairs: Pairs, *, q2mem: bool, mem2q: bool) -> Tensor:
     if not mem2q:
         allowed &= ~query | key
     return allowed
+
+
+def matches(pairs: Pairs) -> Tensor:
+    """Which tokens of a pair its other half holds too, [batch, passages, tokens] bool."""
+    passage, question = pairs.mask & pairs.from_passage, pairs.mask & ~pairs.from_passage
+    longest = int(question.sum(-1).max())  # the question comes first
+    same = pairs.tokens[..., None] == pairs.tokens[..., None, :longest]
+    same &= passage[..., None] & question[..., None, :longest]
+    asked = torch.zeros_like(passage)
+    asked[..., :longest] = same.any(-2)
+    return same.any(-1) | asked

@@ -16,7 +16,7 @@ from wellread.reading.batching import by_length
 from wellread.reading.decoding import Generated, generate
 from wellread.reading.fusion import fuse
 from wellread.reading.keeping import all_columns
-from wellread.reading.pairing import Pairs, attention_mask, join
+from wellread.reading.pairing import Pairs, attention_mask, join, matches
 from wellread.systems.base import Remembered, Search, System
 from wellread.types import CandidateBatch, Inputs, Reading, TrainingBatch
 
@@ -275,6 +275,10 @@ class FusionSystem(System):
         return {"nll": nll(self.target_log_probs(reading, batch.target), batch.target_mask)}
 
 
+# The mean size of an entry of a MiniLM state is .3: a match is seen from the first step, and drowns nothing.
+MATCH_SIZE = 0.2
+
+
 @dataclass(frozen=True)
 class LiveConfig:
     """What the paper varies.
@@ -284,7 +288,9 @@ class LiveConfig:
     memory encoder (figure 8). condition_memory: let the memory encoder see the question, which no stored
     memory can do (figure 8). question_encoder, train_question: a copy of the memory encoder or the memory
     encoder itself, fine-tuned or frozen (figure 10). q2mem, mem2q: attention from question to passage and back
-    (figure 9). question_to_decoder: put the question's states before the passages.
+    (figure 9). question_to_decoder: put the question's states before the passages. mark_matches: add a learned
+    vector to the tokens that question and passage share, before the live layers (not in the paper: few live
+    layers find hard what joint lower layers see at once, that a word of the question stands in the passage).
     """
 
     live_share: float = 1 / 3
@@ -296,6 +302,7 @@ class LiveConfig:
     q2mem: bool = True
     mem2q: bool = True
     question_to_decoder: bool = False
+    mark_matches: bool = False
 
     def __post_init__(self) -> None:
         require(
@@ -331,6 +338,13 @@ class LiveSystem(FusionSystem):
             train_memory=config.train_memory,
             train_question=config.train_question,
         )
+        self.match = None
+        if config.mark_matches:
+            self.match = nn.Parameter(torch.randn(reader.encoder.dim) * MATCH_SIZE)
+
+    def parts(self) -> dict[str, list[str]]:
+        parts = super().parts()
+        return parts if self.match is None else {**parts, "live": [*parts["live"], "match"]}
 
     @property
     def stores(self) -> frozenset[str]:
@@ -349,7 +363,10 @@ class LiveSystem(FusionSystem):
     def pairs(self, inputs: Inputs, candidates: CandidateBatch, question: Tensor) -> Pairs:
         """H_i = [QEnc(Q); MemEnc(Passage_i)]; with condition_memory, MemEnc([Q; Passage_i])."""
         if not self.config.condition_memory:
-            return self.pair(inputs, question, candidates, self.passage_states(candidates))
+            pairs = self.pair(inputs, question, candidates, self.passage_states(candidates))
+            if self.match is None:
+                return pairs
+            return pairs.with_states(pairs.states + matches(pairs)[..., None] * self.match)
         encoder = self.reader.encoder
         passages = encoder.embed(candidates.tokens.flatten(0, 1), segment=0)
         passages = passages.unflatten(0, candidates.tokens.shape[:2])

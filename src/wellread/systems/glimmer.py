@@ -132,9 +132,9 @@ class Glimmer(LiveSystem):
         return self._finish(inputs, candidates, best, kept, scores, question)
 
     def losses(self, batch: TrainingBatch) -> dict[str, Tensor]:
-        if self.config.distillation_weight == 0:
-            return super().losses(batch)
         inputs, candidates, config = batch.inputs, batch.candidates, self.config
+        if config.distillation_weight == 0 or candidates.num_passages == 1:  # nothing to rank
+            return super().losses(batch)
         question = self.question_states(inputs)
         first, scores = self._first_stage(self.pairs(inputs, candidates, question), full=True)
         kept = keep_best(scores, candidates.exists, min(config.keep, candidates.num_passages))
