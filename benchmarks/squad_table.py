@@ -10,15 +10,13 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
+from functools import partial
 from pathlib import Path
 
+from common import data_folder, evenly, measured, open_reader
+
 from wellread.corpus.questions import read_questions
-from wellread.corpus.store import Corpus
 from wellread.evaluation.report import hardware, write_table
-from wellread.memory.recode import recode
-from wellread.memory.store import Memory
-from wellread.pipeline import load_model, memorize_corpus, open_pipeline
 
 RUNS, RESULTS = Path("runs/squad"), Path("results/squad")
 # row -> (run, options, top_k, codec)
@@ -38,17 +36,16 @@ COMMAND = "python benchmarks/squad_table.py"
 
 def measure(name: str, questions: list, timed: int) -> dict:
     run, options, top_k, codec = ROWS[name]
-    model = load_model(RUNS / run / "last", options=options)
-    plain, memory = (RUNS / run / f"memory-{name}" for name in ("bf16", codec))
-    memorize_corpus(Corpus.open(RUNS / "corpus"), model, plain, codec="bf16", precision="bf16", retriever="none")
-    if codec != "bf16":
-        recode(Memory.open(plain), memory, codec=codec)
-    pipeline = open_pipeline(model=model, memory=memory, index=RUNS / "index", precision="bf16")
+    pipeline = open_reader(
+        RUNS / run / "last",
+        options=options,
+        corpus=RUNS / "corpus",
+        index=RUNS / "index",
+        memories=RUNS / run,
+        codec=codec,
+    )
     report, _ = pipeline.evaluate(questions, top_k=top_k, timed=timed, progress=True)
-    found = {"row": name, "system": run, "options": options, **report.to_json(), "hardware": hardware()}
-    RESULTS.mkdir(parents=True, exist_ok=True)
-    (RESULTS / f"{name}.json").write_text(json.dumps(found, indent=1) + "\n", encoding="utf8")
-    return found
+    return {"row": name, "system": run, "options": options, **report.to_json(), "hardware": hardware()}
 
 
 def shown(found: dict) -> dict:
@@ -80,17 +77,11 @@ def main() -> None:
     parser.add_argument("--only", nargs="*", choices=list(ROWS), help="rows to measure")
     parser.add_argument("--again", action="store_true", help="measure rows that are there already")
     chosen = parser.parse_args()
-    data = Path(os.environ.get("WELLREAD_DATA", "../shared/data"))
-    questions = read_questions(data / "qa" / "squad_dev.jsonl.gz")
-    questions = [questions[index * len(questions) // chosen.limit] for index in range(chosen.limit)]
+    questions = evenly(read_questions(data_folder() / "qa" / "squad_dev.jsonl.gz"), chosen.limit)
     for name in ROWS if chosen.only is None else chosen.only:
-        if chosen.again or not (RESULTS / f"{name}.json").is_file():
-            measure(name, questions, chosen.timed)
-    rows = [
-        json.loads((RESULTS / f"{name}.json").read_text("utf8"))
-        for name in ROWS
-        if (RESULTS / f"{name}.json").is_file()
-    ]
+        measured(RESULTS / f"{name}.json", partial(measure, name, questions, chosen.timed), again=chosen.again)
+    files = [file for name in ROWS if (file := RESULTS / f"{name}.json").is_file()]
+    rows = [json.loads(file.read_text("utf8")) for file in files]
     notes = (
         "Readers as they were after all 450 steps. Questions of squad_dev, "
         "answered from all 3,326 passages found by BM25. The number in a row's name is the "

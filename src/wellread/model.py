@@ -2,13 +2,17 @@
 
 system.json         the system's name, its options, the frame's options
 reader.json         the shape of the nets
-model.safetensors   all weights, under the names the system gives them
+model.safetensors   all weights, under the names the system gives them; many int8 weights are in several files
 tokenizer.json      the tokenizer
+
+A trained model may have more beside these (see COMPANIONS). Models that come with wellread have names (see NAMED),
+which do wherever the folder of a model is asked for.
 """
 
 from __future__ import annotations
 
 import dataclasses
+import shutil
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -22,7 +26,7 @@ from wellread.config import from_mapping, to_mapping
 from wellread.memory.build import Encoded
 from wellread.memory.fingerprint import Fingerprint
 from wellread.nn import checkpoints
-from wellread.nn.building import WEIGHTS_FILE, empty_reader, load_saved_weights, save_config, save_weights
+from wellread.nn.building import empty_reader, load_saved_weights, save_config, save_weights, saved_weights
 from wellread.nn.tokenizers import Tokenizer
 from wellread.reading.frame import Frame, FrameConfig, pad_rows
 from wellread.systems import SYSTEMS
@@ -32,10 +36,58 @@ if TYPE_CHECKING:
     from wellread.nn.encoder_decoder import EncoderDecoder
     from wellread.systems.base import System
 
-__all__ = ["Model", "as_system", "build_model", "load_model", "precision_dtype", "save_model", "transfer"]
+__all__ = [
+    "COMPANIONS",
+    "NAMED",
+    "Model",
+    "as_system",
+    "build_model",
+    "holds_weights",
+    "load_model",
+    "model_path",
+    "precision_dtype",
+    "save_model",
+    "take_companions",
+    "transfer",
+]
 
 FORMAT = 1
 PRECISIONS = {"fp32": None, "bf16": torch.bfloat16}
+NAMED: dict[str, Path] = {"wellread-mini": Path(__file__).parent / "data" / "mini"}
+"""The models that come with wellread, by name."""
+COMPANIONS = ("confidence.json", "CARD.md", "recipe.toml", "run.json")
+"""What else may stand beside a trained model: how sure it may be, what it is, how it was made."""
+
+
+def model_path(name: str | Path) -> Path:
+    """The folder of a model given by its folder or by its name in NAMED; a folder that exists goes first.
+
+    ValueError where there is neither, and for a named model whose weights this version comes without.
+    """
+    folder = Path(name)
+    if folder.is_dir():
+        return folder
+    advice = "give the folder of a model (wellread init, wellread train)"
+    if str(name) not in NAMED:
+        raise ValueError(f"model {name} does not exist; {advice}, or a name: {', '.join(NAMED)}.")
+    if not holds_weights(NAMED[str(name)]):
+        raise ValueError(f"model {name} has no weights in this version of wellread; {advice}.")
+    return NAMED[str(name)]
+
+
+def holds_weights(folder: Path) -> bool:
+    """Whether there are weights in the folder of a model."""
+    return any((folder / name).is_file() for name in (checkpoints.SINGLE, checkpoints.INDEX))
+
+
+def take_companions(folder: Path, source: Path | None) -> None:
+    """Put what stands beside the model in `source` (None: nothing) beside the model in `folder`, and nothing else."""
+    if source is not None and source.resolve() == folder.resolve():
+        return
+    for name in COMPANIONS:
+        (folder / name).unlink(missing_ok=True)
+        if source is not None and (source / name).is_file():
+            shutil.copyfile(source / name, folder / name)
 
 
 def precision_dtype(precision: str) -> torch.dtype | None:
@@ -119,11 +171,14 @@ def build_model(
     return Model(name=name, system=system, frame=Frame(frame or FrameConfig(), tokenizer))
 
 
-def save_model(path: str | Path, model: Model, *, dtype: torch.dtype | None = None) -> Path:
-    """Write a model folder. dtype: store floating weights in another type (bf16 halves the size)."""
+def save_model(path: str | Path, model: Model, *, weights: str = "fp32") -> Path:
+    """Write a model folder. weights: "fp32", "bf16" (half the size) or "int8" (a quarter, in files below 16 MiB).
+
+    Rounded weights remember other states: a memory belongs to the model as it is loaded, not as it was before.
+    """
     path = Path(path)
     path.mkdir(parents=True, exist_ok=True)
-    save_weights(path, model.system, dtype=dtype)
+    save_weights(path, model.system, weights=weights)
     save_config(path, model.system.reader)
     model.frame.tokenizer.save(path)
     described = {
@@ -137,12 +192,12 @@ def save_model(path: str | Path, model: Model, *, dtype: torch.dtype | None = No
 
 
 def load_model(path: str | Path, *, system: str | None = None, options: Mapping[str, Any] | None = None) -> Model:
-    """Read a model folder. Raises ValueError where something is missing, damaged or does not fit.
+    """Read a model folder, or a model by its name. ValueError where something is missing, damaged or does not fit.
 
     system, options: open the same weights as another system, or with other options, where the weights allow
     it (a GLIMMER reads as a LUMEN: its scorer is left aside).
     """
-    path = Path(path)
+    path = model_path(path)
     described = _read_description(path)
     name = system or described["system"]
     kind = SYSTEMS[name]
@@ -183,7 +238,7 @@ def transfer(model: Model, path: str | Path, parts: Sequence[str]) -> list[str]:
     unknown = [part for part in parts if part not in known]
     if unknown:
         raise ValueError(f"transfer parts={unknown} are unknown; {model.name} has: {', '.join(known)}.")
-    weights = checkpoints.read_weights(Path(path) / WEIGHTS_FILE)
+    weights = saved_weights(model_path(path))
     wanted = checkpoints.named_weights(model.system)
     shared = [name for name in wanted if name in weights]
     found = {part: [name for name in shared if name.startswith(tuple(known[part]))] for part in parts}
@@ -205,8 +260,6 @@ def transfer(model: Model, path: str | Path, parts: Sequence[str]) -> list[str]:
 
 def _read_description(path: Path) -> dict[str, Any]:
     file = path / "system.json"
-    if not path.is_dir():
-        raise ValueError(f"model {path} does not exist; give the folder of a model (wellread init, wellread train).")
     if not file.is_file():
         raise ValueError(f"{path} is not a model folder: system.json is missing; make one with wellread init.")
     described = checkpoints.read_json(file)

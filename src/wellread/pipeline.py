@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-import re
-import unicodedata
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from itertools import pairwise
 from pathlib import Path
 from statistics import fmean
 from typing import TYPE_CHECKING, Any
@@ -15,21 +12,23 @@ import torch
 from tqdm import tqdm
 
 from wellread.corpus.store import Corpus
+from wellread.evaluation.confidence import Confidence
 from wellread.evaluation.cost import Stopwatch
 from wellread.evaluation.flops import count_flops
 from wellread.evaluation.report import Report, evaluate_answers
 from wellread.memory.build import MemorizeReport, memorize
 from wellread.memory.fingerprint import check
 from wellread.memory.store import Memory
-from wellread.model import Model, load_model, precision_dtype
+from wellread.model import Model, load_model, model_path, precision_dtype
 from wellread.reading.batching import CandidateRow, batch_candidates, to_device
+from wellread.reading.spans import cite
 from wellread.retrieval import RETRIEVERS, default_retriever, open_index
-from wellread.types import Answer, Candidates, CitedPassage, Passage, Probe, Question, Reading
+from wellread.types import Answer, Candidates, Passage, Probe, Question
 
 if TYPE_CHECKING:
     from wellread.retrieval.base import Retriever
 
-__all__ = ["Pipeline", "find_span", "load_model", "memorize_corpus", "open_pipeline"]
+__all__ = ["Pipeline", "load_model", "memorize_corpus", "open_pipeline"]
 
 _NOTHING_TO_READ = "no memory and no corpus were given; give at least one to answer from (--memory DIR, --corpus DIR)."
 
@@ -42,7 +41,8 @@ class Pipeline:
     """A model, the passages it answers from, and the retriever that finds them.
 
     memory: stored tokens and states; without one, passages come from `corpus` and are read from scratch.
-    precision: of the reading, "fp32" or "bf16" (twice as fast where the processor knows it).
+    precision: of the reading, "fp32" or "bf16" (twice as fast where the processor knows it). confidence: how sure
+    to be of an answer, where the model was calibrated.
     """
 
     model: Model
@@ -50,6 +50,7 @@ class Pipeline:
     memory: Memory | None = None
     corpus: Corpus | None = None
     precision: str = "fp32"
+    confidence: Confidence | None = None
 
     def __post_init__(self) -> None:
         precision_dtype(self.precision)
@@ -64,6 +65,18 @@ class Pipeline:
         if top_k < 1:
             raise ValueError(f"top_k={top_k}; it must be at least 1.")
         self.model.system.check_top_k(top_k)
+
+    def check_min_confidence(self, min_confidence: float | None) -> None:
+        """Raise ValueError where answers cannot be withheld by this: no share, or no confidence to compare with."""
+        if min_confidence is None:
+            return
+        if not 0 <= min_confidence <= 1:
+            raise ValueError(f"min_confidence={min_confidence}; it must be between 0 and 1.")
+        if self.confidence is None:
+            raise ValueError(
+                f"min_confidence={min_confidence}, but no confidence was fitted for this {self.model.name} model; "
+                "fit one with `wellread calibrate`, or leave min_confidence out."
+            )
 
     # -- retrieve ------------------------------------------------------------------------------------------
 
@@ -117,13 +130,16 @@ class Pipeline:
         where: Mapping[str, Any] | None = None,
         flops: bool = True,
         candidates: Sequence[Candidates] | None = None,
+        min_confidence: float | None = None,
     ) -> list[Answer]:
         """Answer a batch of questions together; milliseconds and FLOPs are shares of the batch's.
 
         A question without any candidate gets an empty answer. flops: count them too, which makes a small
         reader write two to three times as slowly; the milliseconds then include that.
         candidates: what to read, where it was retrieved before; the first top_k of them.
+        min_confidence: withhold answers that are less likely to be right than this, 0 to 1.
         """
+        self.check_min_confidence(min_confidence)
         _check_list(questions)
         texts = [item.text if isinstance(item, Question) else item for item in questions]
         if not texts or not all(text.strip() for text in texts):
@@ -141,12 +157,11 @@ class Pipeline:
         answered = [index for index, candidates in enumerate(found) if candidates.ids]
         share = watch.milliseconds["retrieve"] / len(texts)
         answers = [Answer(text="", milliseconds={"retrieve": share, "total": share}) for _ in texts]
-        if not answered:
-            return answers
-        chosen = self._answer([texts[i] for i in answered], [found[i] for i in answered], num_beams, share, flops)
-        for index, answer in zip(answered, chosen, strict=True):
-            answers[index] = answer
-        return answers
+        if answered:
+            chosen = self._answer([texts[i] for i in answered], [found[i] for i in answered], num_beams, share, flops)
+            for index, answer in zip(answered, chosen, strict=True):
+                answers[index] = answer
+        return answers if self.confidence is None else [self.confidence.rate(each, min_confidence) for each in answers]
 
     def _answer(
         self, texts: list[str], found: list[Candidates], num_beams: int, retrieve: float, flops: bool
@@ -178,8 +193,16 @@ class Pipeline:
         return [
             Answer(
                 text=said[index],
-                passages=self._cite(index, found[index], passages, reading, shares, said[index]),
+                passages=cite(
+                    said[index],
+                    found[index].ids,
+                    passages,
+                    scores=found[index].scores if reading.scores is None else reading.scores[index].tolist(),
+                    shares=shares[index].tolist(),
+                    kept=set(reading.kept[index].tolist()),
+                ),
                 log_likelihood=float(written.scores[index]),
+                num_tokens=int(written.lengths[index]),
                 milliseconds=milliseconds,
                 flops=counter.total // len(texts),
                 flops_by_stage={stage: count // len(texts) for stage, count in counter.stages.items()},
@@ -190,32 +213,6 @@ class Pipeline:
     def _precision(self) -> torch.autocast:
         dtype = precision_dtype(self.precision)
         return torch.autocast(self.model.device.type, dtype=dtype, enabled=dtype is not None)
-
-    def _cite(
-        self,
-        index: int,
-        found: Candidates,
-        passages: Mapping[str, Passage],
-        reading: Reading,
-        shares: torch.Tensor,
-        answer: str,
-    ) -> tuple[CitedPassage, ...]:
-        """The candidates of one question, those the answer rests on most first."""
-        kept = set(reading.kept[index].tolist())
-        own = reading.scores
-        cited = [
-            CitedPassage(
-                id=name,
-                title=passages[name].title,
-                text=passages[name].text,
-                score=found.scores[column] if own is None else float(own[index, column]),
-                kept=column in kept,
-                share=float(shares[index, column]),
-                span=find_span(answer, passages[name].text),
-            )
-            for column, name in enumerate(found.ids)
-        ]
-        return tuple(sorted(cited, key=lambda passage: (not passage.kept, -passage.share)))
 
     def ask_many(
         self,
@@ -298,46 +295,7 @@ class Pipeline:
         formula = self.model.system.formula(
             question_tokens=question, passage_tokens=passage, target_tokens=target, top_k=top_k
         )
-        return costs | {"formula_flops": round(formula.flops)}
-
-
-def find_span(answer: str, text: str) -> tuple[int, int] | None:
-    """Where the answer stands first in the text, as [start, end) characters; case and accents do not matter,
-    since many tokenizers drop them.
-
-    Generated text may be spaced differently around punctuation ("3 . 5" for "3.5"), so spaces match any run
-    of them, none included, next to punctuation.
-    """
-    words = re.findall(r"\w+|[^\w\s]", _folded(answer)[0])
-    if not words:
-        return None
-    pattern = re.escape(words[0])
-    for before, word in pairwise(words):
-        pattern += (r"\s+" if before[-1].isalnum() and word[0].isalnum() else r"\s*") + re.escape(word)
-    left = r"\b" if words[0][0].isalnum() else ""
-    right = r"\b" if words[-1][-1].isalnum() else ""
-    folded, places = _folded(text)
-    match = re.search(left + pattern + right, folded)
-    if match is None:
-        return None
-    start, end = places[match.start()], places[match.end() - 1] + 1
-    while end < len(text) and unicodedata.combining(text[end]):
-        end += 1
-    return start, end
-
-
-def _folded(text: str) -> tuple[str, Sequence[int]]:
-    """A text without case and accents, and the place in it that each character left comes from."""
-    if text.isascii():
-        return text.lower(), range(len(text))
-    letters: list[str] = []
-    places: list[int] = []
-    for place, letter in enumerate(text):
-        plain = unicodedata.normalize("NFKD", letter).casefold()
-        kept = [part for part in plain if not unicodedata.combining(part)]
-        letters += kept
-        places += [place] * len(kept)
-    return "".join(letters), places
+        return costs if formula is None else costs | {"formula_flops": round(formula.flops)}
 
 
 def _check_list(questions: object) -> None:
@@ -371,6 +329,7 @@ def memorize_corpus(
         codec=codec,
         fingerprint=fingerprint,
         dim=dim,
+        precision=precision,
         batch_size=batch_size,
         total=len(corpus),
         progress=progress,
@@ -395,7 +354,8 @@ def open_pipeline(
     """Open what `ask` and `eval` need from folders.
 
     index: a search index; without one, the index inside the memory. system, options: read the same weights as
-    another system or with other options. precision: of the reading, "fp32" or "bf16".
+    another system or with other options. precision: of the reading, "fp32" or "bf16". The confidence beside a
+    model's weights is used where it was fitted on answers of the same system.
     """
     if memory is None and corpus is None:
         raise ValueError(_NOTHING_TO_READ)
@@ -408,4 +368,5 @@ def open_pipeline(
         index = None if memory is None else Path(memory) / INDEX_FOLDER
         if index is None or not (index / "index.json").is_file():
             raise ValueError("no search index was given; build one with wellread index and pass --index DIR.")
-    return Pipeline(loaded, open_index(index), memory=store, corpus=texts, precision=precision)
+    confidence = None if isinstance(model, Model) else Confidence.load(model_path(model), system=loaded.name)
+    return Pipeline(loaded, open_index(index), memory=store, corpus=texts, precision=precision, confidence=confidence)

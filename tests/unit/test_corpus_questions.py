@@ -78,6 +78,17 @@ def test_ids_tasks_and_metadata(tmp_path):
     assert [item.id for item in read_questions(path)] == [first, second, third]
 
 
+def test_kilt_rows_say_which_pages_count_together(tmp_path):
+    pages = [{"wikipedia_id": 7}, {"wikipedia_id": 9}, {"wikipedia_id": 7}]
+    output = [{"answer": "SUPPORTS", "provenance": pages}, {"provenance": [{"wikipedia_id": 8}]}, {"provenance": []}]
+    question = one(tmp_path / "a.jsonl", {"input": "Bob is tall.", "output": output})
+    assert question.positive == ("7", "9", "8")
+    assert question.metadata == {"provenance_sets": [["7", "9"], ["8"]], "provenance_pages": True}
+    assert question.task == "claim"
+    plain = one(tmp_path / "b.jsonl", {"question": "q", "answers": ["a"], "positive": ["p"]})
+    assert plain.metadata == {}
+
+
 def test_triviaqa_and_webquestions_files(tmp_path):
     trivia = {
         "Data": [
@@ -232,5 +243,9 @@ def test_real_question_files(shared_data):
     assert len(dev) == 2824
     assert all(item.answers and item.positive for item in dev)
     assert len(read_questions(shared_data / "retrieval" / "scifact", split="test")) == 300
+    trec = read_questions(shared_data / "qa" / "curatedtrec_test.jsonl.gz")
+    assert all(item.metadata["answer_regex"] and not item.answers for item in trec)
+    slots = read_questions(shared_data / "kilt" / "slots_dev.jsonl.gz")
+    assert {item.task for item in slots} == {"slot"}
     claims = read_questions(shared_data / "kilt" / "fever_symmetric_dev.jsonl.gz")
     assert {answer for item in claims for answer in item.answers} == {"SUPPORTS", "REFUTES"}

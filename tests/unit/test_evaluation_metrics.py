@@ -15,9 +15,10 @@ from wellread.evaluation.metrics import (
     mean,
     normalise,
     paired_bootstrap,
-    r_precision,
     recall,
     recall_by_answer,
+    recall_by_expression,
+    regex_match,
 )
 
 
@@ -49,15 +50,30 @@ def test_recall_by_answer_takes_whole_words():
     assert recall_by_answer([], ["cat"], 3) == 0
 
 
-def test_r_precision_looks_at_as_many_candidates_as_there_are_positives():
-    assert r_precision(["a", "x", "b"], ["a", "b"]) == 1 / 2
-    assert r_precision(["a", "b", "x"], ["b", "a"]) == 1
-    assert r_precision([], ["b"]) == 0
+@pytest.mark.parametrize(
+    ("said", "expected"),
+    [
+        ("6,168 m", 1),
+        ("6 , 168 M", 1),  # as a tokenizer writes it
+        (" 6168 m above the sea ", 1),  # from its beginning, not to its end
+        ("it is 6,168 m", 0),
+        ("6,1680", 0),
+        ("", 0),
+    ],
+)
+def test_a_regular_expression_matches_from_the_beginning(said, expected):
+    assert regex_match(said, r"6,?168\s*m|20,?320\s*f(oo|ee)t") == expected
+
+
+def test_a_regular_expression_is_searched_for_in_passages():
+    texts = ["Nothing.", "Denali\nrises to 20,320 FEET above"]
+    assert recall_by_expression(texts, r"20,?320\s*feet", 1) == 0
+    assert recall_by_expression(texts, r"20,?320\s*feet", 2) == 1
+    assert recall_by_expression(texts, r"^rises", 2) == 1
 
 
 def test_unknown_values_are_left_out_of_means():
     assert math.isnan(recall(["a"], [], 1))
-    assert math.isnan(r_precision(["a"], []))
     assert mean([1.0, math.nan, 0.0]) == 0.5
     assert math.isnan(mean([math.nan]))
     assert bootstrap([1.0, math.nan, 1.0]) == (1.0, 1.0)
@@ -108,6 +124,8 @@ def test_the_paired_bootstrap_leaves_out_what_either_does_not_know():
         (lambda: f1("x", []), "no accepted answers"),
         (lambda: recall(["a"], ["a"], 0), "top_k=0 is too small"),
         (lambda: recall_by_answer(["a"], ["a"], -1), "top_k=-1 is too small"),
+        (lambda: recall_by_expression(["a"], "a", 0), "top_k=0 is too small"),
+        (lambda: regex_match("x", "("), r"answer_regex='\(' is no regular expression \(missing \)"),
         (lambda: bootstrap([1.0], samples=0), "samples=0 is too small"),
         (lambda: bootstrap([1.0], confidence=95), "confidence=95 is out of range"),
         (lambda: paired_bootstrap([1.0], [1.0, 2.0]), "1 values and 2 values; both systems"),

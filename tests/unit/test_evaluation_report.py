@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from wellread.evaluation.metrics import paired_bootstrap
-from wellread.evaluation.report import evaluate_answers, hardware, to_markdown, write_table
+from wellread.evaluation.report import can_be_scored, evaluate_answers, hardware, to_markdown, write_table
 from wellread.types import Answer, Candidates, CitedPassage, Question
 
 
@@ -98,6 +98,65 @@ def test_the_markdown_of_a_report_has_a_row_per_measure(report):
     assert lines[0] == "| measure | value | 95 % from | to |"
     assert any(line.startswith("| em | 50.0 |") for line in lines)
     assert any(line.startswith("| ms read (median) | 3 |") for line in lines)
+
+
+def cited(name, score, *, share=0.0, kept=True):
+    return CitedPassage(id=name, title="", text="", score=score, kept=kept, share=share)
+
+
+def test_an_answer_counts_for_kilt_only_where_its_proof_is_first():
+    proved = Answer("Paris", (cited("p1", 2.0), cited("p2", 1.0, share=1.0)))
+    unproved = Answer("Jupiter", (cited("p9", 1.0, share=1.0), cited("p3", 2.0)))
+    wrong = Answer("Bob", (cited("p4", 1.0),))
+    unknown = Answer("blue", (cited("p4", 1.0),))
+    questions = [QUESTIONS[0], QUESTIONS[1], QUESTIONS[3], QUESTIONS[2]]
+    report = evaluate_answers(questions, [proved, unproved, wrong, unknown])
+    assert report.scores["r_precision"] == pytest.approx(200 / 3)  # by score, not by share of attention
+    assert report.scores["kilt_recall@5"] == 100
+    assert report.scores["em"] == 75
+    assert report.scores["kilt_em"] == pytest.approx(100 / 3)
+    assert report.scores["kilt_f1"] == pytest.approx(100 / 3)
+    assert report.values["kilt_em"][:3].tolist() == [1, 0, 0]
+    assert np.isnan(report.values["kilt_em"][3])
+    assert "kilt_accuracy" not in report.scores
+    low, high = report.to_json()["intervals"]["kilt_em"]
+    assert low <= report.scores["kilt_em"] <= high
+
+
+def test_claims_are_scored_by_accuracy():
+    sets = {"provenance_sets": [["p1", "p2"]]}
+    claims = [Question(f"c{n}", "x", ("SUPPORTS",), ("p1", "p2"), "claim", sets) for n in range(3)]
+    both = (cited("p1", 2.0), cited("p2", 1.0))
+    one = (cited("p1", 2.0), cited("p3", 1.0))
+    report = evaluate_answers(claims, [Answer("supports", both), Answer("supports", one), Answer("refutes", both)])
+    assert report.values["r_precision"].tolist() == [1, 0.5, 1]
+    assert report.values["kilt_accuracy"].tolist() == [1, 0, 0]
+    assert report.scores["accuracy"] == pytest.approx(200 / 3)
+    assert "kilt_em" not in report.scores
+    mixed = evaluate_answers([claims[0], QUESTIONS[0]], [Answer("supports", both), Answer("Paris", both)])
+    assert (mixed.scores["kilt_accuracy"], mixed.scores["kilt_em"]) == (100, 100)
+
+
+def test_pages_are_judged_where_the_questions_name_pages():
+    metadata = {"provenance_sets": [["7"], ["8"]], "provenance_pages": True}
+    question = Question("k", "?", ("x",), ("7", "8"), metadata=metadata)
+    answer = Answer("x", (cited("7-3", 3.0), cited("7-1", 2.0)))
+    found = [Candidates(("7-3", "7-1", "9-0", "8-2"), (4, 3, 2, 1))]
+    report = evaluate_answers([question], [answer], candidates=found, top_k=(1, 4))
+    for name in ("recall@1", "recall@kept", "r_precision", "kilt_recall@5", "kilt_em"):
+        assert report.scores[name] == 100, name
+
+
+def test_questions_with_an_expression_need_no_answers():
+    tall = Question("t", "How tall?", metadata={"answer_regex": r"6,?168\s*m"})
+    answer = Answer("6,168 m", (passage("p", "Denali is 6168 m high."),))
+    result = evaluate_answers([tall, QUESTIONS[0]], [answer, ANSWERS[0]]).to_json()
+    assert (result["regex_match"], result["em"], result["answer@kept"]) == (100, 100, 100)
+    alone = evaluate_answers([tall], [answer]).to_json()
+    assert "em" not in alone
+    assert "kilt_em" not in alone
+    assert can_be_scored(tall)
+    assert not can_be_scored(Question("q", "?"))
 
 
 def test_a_table_takes_columns_as_they_come_and_aligns_numbers():

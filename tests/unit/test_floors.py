@@ -17,6 +17,7 @@ FLOORS = [
     ("systems",),
     ("model",),
     ("pipeline", "training"),
+    ("claims",),
     ("serving",),
     ("cli",),
 ]

@@ -241,6 +241,32 @@ def test_other_arguments_are_refused(tmp_path: Path, change: dict, message: str)
     assert (tmp_path / "m" / "memory.json").read_bytes() == before
 
 
+@pytest.mark.parametrize(("begun", "given"), [("bf16", "fp32"), ("fp32", "bf16"), ("fp32", None)])
+def test_another_precision_is_refused(tmp_path: Path, begun: str, given: str | None) -> None:
+    """States of one memory are computed alike: the first half in bf16 and the rest in fp32 would be neither."""
+    with pytest.raises(KeyboardInterrupt):
+        memorize(PASSAGES, Encoder(stop_after=20), tmp_path / "m", codec="int8", **OPTIONS, precision=begun)
+    before = (tmp_path / "m" / "memory.json").read_bytes()
+    with pytest.raises(ValueError, match=rf"precision={given!r} \(it has '{begun}'\)\. Give the same again"):
+        memorize(PASSAGES, Encoder(), tmp_path / "m", codec="int8", **OPTIONS, precision=given)
+    assert (tmp_path / "m" / "memory.json").read_bytes() == before
+    report = memorize(PASSAGES, Encoder(), tmp_path / "m", codec="int8", **OPTIONS, precision=begun)
+    assert (report.passages, report.resumed_from) == (43, 16)
+    assert Manifest.read(tmp_path / "m").build.precision == begun
+
+
+def test_a_memory_that_does_not_know_its_precision_is_gone_on_with(tmp_path: Path) -> None:
+    """As before precision was kept: memory.json has no such key, and neither file nor hash changes."""
+    expected = unbroken(tmp_path / "whole")
+    with pytest.raises(KeyboardInterrupt):
+        memorize(PASSAGES, Encoder(stop_after=20), tmp_path / "m", codec="int8", **OPTIONS)
+    assert "precision" not in (tmp_path / "m" / "memory.json").read_text()
+    report = memorize(PASSAGES, Encoder(), tmp_path / "m", codec="int8", **OPTIONS, precision="fp32")
+    assert (report.passages, report.resumed_from) == (43, 16)
+    assert "precision" not in (tmp_path / "m" / "memory.json").read_text()
+    assert Memory.open(tmp_path / "m").content_hash() == expected
+
+
 def test_another_corpus_is_refused(tmp_path: Path) -> None:
     with pytest.raises(KeyboardInterrupt):
         memorize(PASSAGES, Encoder(stop_after=20), tmp_path / "m", codec="int8", **OPTIONS)

@@ -38,7 +38,7 @@ def memory(tmp_path: Path) -> str:
 @pytest.fixture
 def _model(monkeypatch: pytest.MonkeyPatch) -> None:
     """`--model` gives the encoder above, whatever folder is named."""
-    model = SimpleNamespace(encoder_for_memory=lambda cutting: (encode, FINGERPRINT, DIM))
+    model = SimpleNamespace(encoder_for_memory=lambda cutting, precision: (encode, FINGERPRINT, DIM))
     monkeypatch.setattr("wellread.pipeline.load_model", lambda path: model)
 
 

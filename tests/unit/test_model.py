@@ -8,7 +8,7 @@ from dataclasses import replace
 import pytest
 import torch
 
-from wellread.model import Model, build_model, load_model, save_model, transfer
+from wellread.model import NAMED, Model, build_model, load_model, model_path, save_model, take_companions, transfer
 from wellread.nn.checkpoints import named_weights
 from wellread.nn.tokenizers import Tokenizer, train_tokenizer
 from wellread.reading.frame import Frame, FrameConfig
@@ -64,7 +64,7 @@ def test_options_and_frame_are_kept(make, tmp_path):
 def test_bfloat16_halves_the_file_and_rounds_the_weights(make, tiny, tmp_path):
     model = make("lumen")
     save_model(tmp_path / "full", model)
-    half = load_model(save_model(tmp_path / "half", model, dtype=torch.bfloat16))
+    half = load_model(save_model(tmp_path / "half", model, weights="bf16"))
     sizes = [(tmp_path / name / "model.safetensors").stat().st_size for name in ("full", "half")]
     assert sizes[1] < 0.7 * sizes[0]  # the header with the names stays as it is
     rounded = {name: weight.bfloat16().float() for name, weight in weights_of(model).items()}
@@ -108,6 +108,113 @@ def test_weights_another_system_needs_must_be_there(make, tmp_path):
     assert load_model(tmp_path, system="fid").name == "fid"
 
 
+# -- small files -----------------------------------------------------------------------------------------------
+
+
+def test_int8_quarters_the_file_and_hardly_moves_the_answers(make, tiny, tmp_path):
+    # Of another seed, so that its question encoder is not the memory encoder.
+    model = make("glimmer", keep=4, question_encoder="separate")
+    save_model(tmp_path / "full", model)
+    small = load_model(save_model(tmp_path / "small", model, weights="int8"))
+    # A row of 127 steps to each side; log-likelihoods of four tokens near -16 may move by a tenth.
+    torch.testing.assert_close(likelihood(small, tiny), likelihood(model, tiny), rtol=0.02, atol=0.1)
+    for name, weight in weights_of(small).items():
+        assert weight.dtype == torch.float32
+        if weight.dim() == 2 and weight.shape[0] >= 16:
+            step = weights_of(model)[name].abs().amax(1, keepdim=True) / 127
+            # Half a step of rounding, and the step itself is rounded up by less than a thousandth.
+            assert ((weight - weights_of(model)[name]).abs() <= 0.501 * step + 1e-12).all(), name
+    assert load_model(tmp_path / "small").fingerprint() == small.fingerprint()
+    assert small.fingerprint().encoder != model.fingerprint().encoder
+
+
+def test_a_small_model_written_again_is_the_same(make, tmp_path):
+    save_model(tmp_path / "small", make("lumen"), weights="int8")
+    again = load_model(tmp_path / "small")
+    save_model(tmp_path / "again", again, weights="int8")
+    files = [
+        [(file.name, file.read_bytes()) for file in sorted((tmp_path / name).iterdir())] for name in ("small", "again")
+    ]
+    assert files[0] == files[1]
+    whole = load_model(save_model(tmp_path / "whole", again))
+    assert whole.fingerprint() == again.fingerprint()  # fp32 holds every value of int8 exactly
+
+
+def test_what_small_files_lack_is_told(make, tmp_path):
+    from safetensors import safe_open
+    from safetensors.torch import load_file, save_file
+
+    save_model(tmp_path, make("lumen", question_encoder="separate"), weights="int8")
+    file = tmp_path / "model.safetensors"
+    weights = load_file(file)
+    with safe_open(file, "pt") as opened:
+        head = opened.metadata()
+    name = "reader.encoder.embed_tokens.weight"
+    save_file({key: value for key, value in weights.items() if key != f"{name}.scale"}, file, metadata=head)
+    with pytest.raises(ValueError, match=rf"the weights lack {name}\.scale; download or copy the model again"):
+        load_model(tmp_path)
+    save_file({key: value for key, value in weights.items() if not key.startswith(name)}, file, metadata=head)
+    with pytest.raises(ValueError, match=rf"do not fit Lumen;(.|\n)*{name} is missing(.|\n)*question_encoder\.embed"):
+        load_model(tmp_path)
+    save_file({**weights, name: weights[name][:5]}, file, metadata=head)
+    with pytest.raises(ValueError, match=rf"the weights lack {name}\.scale; download or copy the model again"):
+        load_model(tmp_path)
+
+
+def test_another_kind_of_weights_is_refused(make, tmp_path):
+    with pytest.raises(ValueError, match=r"weights='int4' is unknown; use one of: fp32, bf16, int8"):
+        save_model(tmp_path, make("fid"), weights="int4")
+
+
+def test_a_small_model_reads_as_other_systems_and_gives_parts(make, tmp_path):
+    model = make("glimmer", seed=1, question_encoder="separate")
+    small = load_model(save_model(tmp_path, model, weights="int8"))
+    lumen = load_model(tmp_path, system="lumen")
+    assert lumen.fingerprint() == small.fingerprint()
+    assert load_model(tmp_path, system="fid").name == "fid"
+    other = make("lumen", seed=2)
+    taken = transfer(other, tmp_path, ["memory", "question"])
+    assert any(name.startswith("question_encoder.embed_tokens") for name in taken)  # stored under another name
+    assert all(torch.equal(weights_of(other)[name], weights_of(small)[name]) for name in taken)
+
+
+# -- names -----------------------------------------------------------------------------------------------------
+
+
+def test_a_model_by_its_name(make, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setitem(NAMED, "wellread-mini", tmp_path / "packaged")
+    with pytest.raises(
+        ValueError, match=r"model wellread-mini has no weights in this version of wellread; give the fo"
+    ):
+        load_model("wellread-mini")
+    packaged, other = make("lumen", seed=1), make("fid", seed=2)
+    save_model(tmp_path / "packaged", packaged, weights="int8")
+    assert model_path("wellread-mini") == tmp_path / "packaged"
+    assert load_model("wellread-mini").name == "lumen"
+    assert transfer(make("lumen"), "wellread-mini", ["memory"])
+    save_model("wellread-mini", other)  # what lies here goes first
+    assert load_model("wellread-mini").name == "fid"
+    with pytest.raises(ValueError, match=r"model mini does not exist; .*, or a name: wellread-mini\."):
+        load_model("mini")
+
+
+def test_what_stands_beside_a_model_goes_with_it(tmp_path):
+    source, folder = tmp_path / "source", tmp_path / "folder"
+    for place in (source, folder):
+        place.mkdir()
+        (place / "CARD.md").write_text(place.name)
+        (place / "other.txt").write_text(place.name)
+    (folder / "confidence.json").write_text("{}")
+    take_companions(folder, source)
+    assert sorted(item.name for item in folder.iterdir()) == ["CARD.md", "other.txt"]
+    assert [(folder / name).read_text() for name in ("CARD.md", "other.txt")] == ["source", "folder"]
+    take_companions(folder, folder)
+    assert (folder / "CARD.md").is_file()
+    take_companions(folder, None)
+    assert not (folder / "CARD.md").exists()
+
+
 def edited(folder, **changes) -> None:
     file = folder / "system.json"
     described = json.loads(file.read_text()) | changes
@@ -144,7 +251,7 @@ def test_folders_without_a_model_are_told(make, tmp_path):
         load_model(tmp_path)
     save_model(tmp_path, make("fid"))
     (tmp_path / "model.safetensors").unlink()
-    with pytest.raises(ValueError, match=r"model\.safetensors is missing"):
+    with pytest.raises(ValueError, match=r"holds no weights; it must have model\.safetensors or"):
         load_model(tmp_path)
 
 
@@ -186,7 +293,7 @@ def test_every_weight_belongs_to_one_part(make):
 
 def test_parts_cross_systems_and_precisions(make, tmp_path):
     source = make("memory_fid", seed=1, memory_layers=2)
-    save_model(tmp_path, source, dtype=torch.bfloat16)
+    save_model(tmp_path, source, weights="bf16")
     model = make("lumen", seed=2, live_share=1 / 3)
     taken = transfer(model, tmp_path, ["memory"])
     wanted, found = weights_of(source), weights_of(model)
@@ -206,7 +313,7 @@ def test_parts_that_do_not_fit_are_refused_and_nothing_is_taken(make, tmp_path):
     with pytest.raises(ValueError, match=r"share no weights of no parts; name parts"):
         transfer(model, tmp_path, [])
     (tmp_path / "model.safetensors").unlink()
-    with pytest.raises(ValueError, match=r"model\.safetensors is missing"):
+    with pytest.raises(ValueError, match=r"holds no weights; it must have model\.safetensors or"):
         transfer(model, tmp_path, ["memory"])
     after = weights_of(model)
     assert all(torch.equal(after[name], before[name]) for name in before)

@@ -97,6 +97,7 @@ def test_all_mistakes_are_told_together():
         ({"system": {"keep": 1}}, "system.name is missing; use one of: fid"),
         ({"tasks": {"questions": "x"}}, r"write \[tasks.NAME\] and its keys"),
         ({"init": {"kind": "t5"}}, "init.kind='t5' needs a folder; give it as init.from = \"FOLDER\""),
+        ({"training": {"steps": 9, "schedule_steps": 8}}, "training.schedule_steps=8 but steps=9; the schedule must"),
         ({"training": {"warmup": 3}}, "training.warmup=3 with schedule='constant'; use schedule = \"warmup_const"),
         ({"training": {"accumulate": 9}}, "training.accumulate=9 but batch_size=8"),
         ({"data": {"corpus": "c", "index": "i", "candidates": "c"}}, "give one of them"),
@@ -174,3 +175,104 @@ def test_the_example_recipe_is_valid():
     recipe = load_recipe(Path(__file__).parents[2] / "recipes" / "example.toml")
     assert recipe.dev is not None
     assert recipe.training.steps > recipe.data.stages[-1].from_step
+
+
+# -- recipes that extend others ---------------------------------------------------------------------------------
+
+
+def files(folder: Path, **texts: str) -> Path:
+    """Files NAME.toml with these texts; the path of the first."""
+    for name, text in texts.items():
+        (folder / f"{name}.toml").parent.mkdir(parents=True, exist_ok=True)
+        (folder / f"{name}.toml").write_text(text)
+    return folder / f"{next(iter(texts))}.toml"
+
+
+def test_a_recipe_is_laid_over_those_it_extends(tmp_path):
+    over = """
+extends = ["parts/base.toml", "parts/more.toml"]
+[system]
+keep = 3
+[[data.stages]]
+top_k = 9
+[tasks.two]
+questions = "two.jsonl"
+"""
+    more = 'extends = "deep/deepest.toml"\n[training]\nsteps = 5\n[system]\nkeep = 7'
+    deepest = '[training]\nsteps = 4\nbatch_size = 4\nseed = 4\n[data]\nindex = "other"'
+    texts = {"parts/base": GOOD + "[training]\nseed = 1", "parts/more": more, "parts/deep/deepest": deepest}
+    recipe = load_recipe(files(tmp_path, over=over, **texts))
+    assert recipe.system_options == {"keep": 3}
+    assert (recipe.training.steps, recipe.training.batch_size, recipe.training.seed) == (5, 4, 4)
+    assert recipe.data == DataConfig(Path("corpus"), Path("other"), stages=(StageConfig(top_k=9),))
+    assert set(recipe.tasks) == {"one", "two"}
+    assert recipe.out is None  # base.toml's run is another one
+
+
+def test_without_changes_a_recipe_is_the_one_it_extends(tmp_path):
+    base = files(tmp_path, base=GOOD)
+    above = files(tmp_path, above='extends = "base.toml"\nout = "runs/b"')
+    assert load_recipe(above, ["out=runs/a", "system.keep=9"]) == load_recipe(base, ["system.keep=9"])
+
+
+def test_one_file_may_be_extended_twice(tmp_path):
+    """Files are laid over each other whole: what `b` takes from `base` lies over what `a` changed."""
+    texts = {
+        "top": 'extends = ["a.toml", "b.toml"]',
+        "a": 'extends = "base.toml"\n[system]\nkeep = 5\n[training]\nsteps = 5',
+        "b": 'extends = "base.toml"',
+        "base": GOOD,
+    }
+    recipe = load_recipe(files(tmp_path, **texts))
+    assert (recipe.system_options["keep"], recipe.training.steps) == (2, 5)
+
+
+def test_mistakes_name_the_file_they_stand_in(tmp_path):
+    texts = {
+        "top": 'extends = "base.toml"\n[system]\nkeep = 0\n[training]\nstepz = 1\n[frame]\nquestion = "?"\n[tsks]\na=1',
+        "base": GOOD.replace("top_k = 4", "top_k = 0") + "[training]\nsteps = 0\nseed = -1",
+    }
+    top = files(tmp_path, **texts)
+    with pytest.raises(ConfigError) as caught:
+        load_recipe(top, ["training.seed=-2", "training.log_every=0"])
+    problems = [problem.removeprefix(f"{tmp_path}/") for problem in caught.value.problems]
+    assert "top.toml: system: keep=0; it must be at least 1." in problems
+    assert any(problem.startswith("top.toml: training.stepz is unknown; did you mean 'steps'?") for problem in problems)
+    assert any(problem.startswith("top.toml: frame: frame question='?' lacks {question}") for problem in problems)
+    assert any(problem.startswith("top.toml: tsks is unknown") for problem in problems)
+    assert "base.toml: training.steps=0; it must be at least 1." in problems
+    assert "base.toml: data.stages.top_k=0; it must be at least 1." in problems
+    # No file holds what --set brought.
+    assert {"training.seed=-2; it must be at least 0.", "training.log_every=0; it must be at least 1."} <= set(problems)
+
+
+def test_one_file_alone_is_not_named(tmp_path):
+    with pytest.raises(ConfigError) as caught:
+        load_recipe(write(tmp_path, GOOD + "[training]\nsteps = 0"))
+    assert caught.value.problems == ["training.steps=0; it must be at least 1."]
+
+
+@pytest.mark.parametrize(
+    ("texts", "message"),
+    [
+        (
+            {"top": 'extends = "none.toml"'},
+            r"top.toml: extends='none.toml', but .*none.toml does not exist; paths start",
+        ),
+        (
+            {"top": 'extends = "top.toml"'},
+            r"top.toml: extends='top.toml' leads in a circle \(.*top.toml -> .*top.toml\)",
+        ),
+        (
+            {"top": 'extends = "a.toml"', "a": 'extends = ["b.toml"]', "b": 'extends = "./a.toml"'},
+            r"b.toml: extends='./a.toml' leads in a circle \(.*top.toml -> .*a.toml -> .*b.toml -> .*a.toml\); leave",
+        ),
+        ({"top": "extends = 3"}, r"top.toml: extends=3 must be the path of a recipe, or a list of such paths"),
+        ({"top": "extends = [{}]"}, r"top.toml: extends=\[\{\}\] must be the path of a recipe"),
+        ({"top": 'extends = "a.toml"', "a": "x = = 1"}, r"a.toml is not valid TOML"),
+        ({"top": "[training]\nextends = 'a.toml'"}, r"training.extends is unknown"),
+    ],
+)
+def test_what_cannot_be_extended(tmp_path, texts, message):
+    with pytest.raises(ValueError, match=message):
+        load_recipe(files(tmp_path, **texts))

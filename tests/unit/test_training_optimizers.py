@@ -53,6 +53,12 @@ def test_endless_schedules_do_not_know_the_last_step():
         assert same == [name in ENDLESS]
 
 
+def test_a_schedule_may_be_longer_than_the_training():
+    whole = TrainingConfig(learning_rate=2.0, schedule="linear", warmup=2, steps=10)
+    part = TrainingConfig(learning_rate=2.0, schedule="linear", warmup=2, steps=6, schedule_steps=10)
+    assert [learning_rate(part, step) for step in range(6)] == [learning_rate(whole, step) for step in range(6)]
+
+
 def test_norms_and_biases_get_no_weight_decay_and_frozen_weights_are_left_out():
     net = nn.Sequential(nn.Linear(3, 3), nn.LayerNorm(3), nn.Linear(3, 2))
     net[2].requires_grad_(False)

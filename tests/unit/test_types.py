@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import FrozenInstanceError
+from dataclasses import FrozenInstanceError, replace
 
 import pytest
 import torch
 
-from wellread.types import CandidateBatch, Candidates, Inputs, Passage, Probe, Question, Reading
+from wellread.types import Answer, CandidateBatch, Candidates, CitedPassage, Inputs, Passage, Probe, Question, Reading
 
 
 def test_a_passage_has_an_id_and_texts():
@@ -93,6 +93,24 @@ def test_top_keeps_the_first_and_their_groups():
     assert found.top(2) == Candidates(("a", "b"), (3.0, 2.0), (1, 0))
     assert found.top(9) == found
     assert found.top(0) == Candidates((), ())
+
+
+def test_an_answer_is_supported_by_a_passage_that_holds_it():
+    most, holding, dropped = (
+        CitedPassage("most", "", "The sun.", 1.0, share=0.7),
+        CitedPassage("holding", "", "The moon.", 1.0, share=0.3, span=(4, 8)),
+        CitedPassage("dropped", "", "The moon.", 1.0, share=0.9, span=(4, 8), kept=False),
+    )
+    assert Answer("moon", (most, holding, dropped)).support is holding
+    assert Answer("moon", (most, replace(most, id="less", share=0.1), dropped)).support is most
+    assert Answer("moon", (holding, replace(holding, id="second"), most)).support is holding  # the first cited
+    assert Answer("moon", (dropped,)).support is None
+    assert Answer("").support is None
+
+
+def test_an_answer_is_given_unless_said_otherwise():
+    answer = Answer("moon")
+    assert (answer.confidence, answer.abstained, answer.withheld, answer.num_tokens) == (None, False, "", 0)
 
 
 def test_sizes_of_tensor_values():

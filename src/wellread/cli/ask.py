@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import sys
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -23,6 +25,7 @@ if TYPE_CHECKING:
 @click.option("--questions", "file", default=None, help="A file of questions (one a line, or jsonl); - for stdin.")
 @click.option("--flops/--no-flops", default=True, help="Count FLOPs too, by reading every question twice.")
 @click.option("--show", default=3, show_default=True, help="Passages shown per answer.")
+@click.option("--min-confidence", default=None, type=float, help="Withhold answers less likely to be right, 0 to 1.")
 @json_option
 def command(question: str | None, file: str | None, show: int, flops: bool, as_json: bool, **choice: Any) -> None:
     """Answer a question, a file of questions, or (with neither) questions typed one by one.
@@ -32,6 +35,7 @@ def command(question: str | None, file: str | None, show: int, flops: bool, as_j
       wellread ask "Which planet is the largest?" --model model --memory memory
       wellread ask --questions questions.txt --model model --memory memory --json
       wellread ask --model model --memory memory
+      wellread ask "Which planet is the largest?" --model model --memory memory --min-confidence 0.5
     """
     if question is not None and file is not None:
         raise ValueError("both a question and --questions were given; give one of them.")
@@ -40,10 +44,12 @@ def command(question: str | None, file: str | None, show: int, flops: bool, as_j
     from wellread.config import parse_settings
 
     pipeline = opened(choice)
-    where = parse_settings(choice["where"]) or None
+    pipeline.check_min_confidence(choice["min_confidence"])
+    settings = {"top_k": choice["top_k"], "num_beams": choice["beams"], "min_confidence": choice["min_confidence"]}
+    settings["where"] = parse_settings(choice["where"]) or None
     asked = pipeline.ask_measured if flops else lambda text, **rest: pipeline.ask([text], flops=False, **rest)[0]
     for text in _questions(question, file):
-        answer = asked(text, top_k=choice["top_k"], num_beams=choice["beams"], where=where)
+        answer = asked(text, **settings)
         click.echo(json.dumps(as_mapping(text, answer), ensure_ascii=False) if as_json else as_text(text, answer, show))
 
 
@@ -70,19 +76,42 @@ def _of_line(line: str, place: str) -> str:
 
 
 def _typed() -> Iterator[str]:
-    say("Type a question and press return; an empty line ends.")
+    """Questions from the keyboard, or lines of a pipe, until an empty line or the end."""
+    keyboard = sys.stdin.isatty()
+    if keyboard:
+        say("Type a question and press return; an empty line or ctrl-D ends.")
     while True:
-        text = click.prompt("?", default="", show_default=False, prompt_suffix=" ", err=True).strip()
-        if not text:
+        try:
+            text = _line() if keyboard else input()
+        except EOFError:
+            if keyboard:
+                say("")  # the shell's own prompt starts on a new line
             return
-        yield text
+        if not text.strip():
+            return
+        yield text.strip()
+
+
+def _line() -> str:
+    """A line from the keyboard, with editing and history where there is a screen to show them on."""
+    if sys.stdout.isatty():
+        with suppress(ImportError):  # Python on Windows comes without it
+            import readline  # noqa: F401  (being imported is what `input` needs of it)
+        return input("? ")
+    click.echo("? ", nl=False, err=True)  # standard output gets answers only
+    return input()
 
 
 def as_mapping(question: str, answer: Answer) -> dict[str, Any]:
     """An answer as the JSON object `ask --json` prints."""
+    support = answer.support
     return {
         "question": question,
         "answer": answer.text,
+        "confidence": answer.confidence,
+        "abstained": answer.abstained,
+        "withheld": answer.withheld,
+        "support": None if support is None else {"id": support.id, "title": support.title, "span": support.span},
         "passages": [
             {
                 "id": item.id,
@@ -102,14 +131,28 @@ def as_mapping(question: str, answer: Answer) -> dict[str, Any]:
 
 
 def as_text(question: str, answer: Answer, show: int) -> str:
-    """An answer for people: the text, the passages it rests on, what it cost."""
-    lines = [f"Q: {question}", f"A: {answer.text or '(no answer)'}"]
-    for number, item in enumerate(answer.passages[:show], start=1):
-        lines.append(f"   [{number}] {item.share:4.0%} score {item.score:.2f}  {item.title or item.id}  ({item.id})")
-        lines.append(f"       {_shown(item.text, item.span)}")
-    spent = "  ".join(f"{name} {value:.0f} ms" for name, value in answer.milliseconds.items())
-    lines.append(f"   {spent}  {answer.flops / 1e9:.2f} GFLOPs")
-    return "\n".join(lines)
+    """An answer for people: the text with the number of the passage it rests on, the passages, what it cost."""
+    number = answer.passages.index(answer.support) + 1 if answer.support else 0
+    lines = [f"Q: {question}", f"A: {_said(answer, number)}"]
+    for place, item in enumerate(answer.passages, start=1):
+        if place <= show or place == number:
+            lines.append(f"   [{place}] {item.share:4.0%} score {item.score:.2f}  {item.title or item.id}  ({item.id})")
+            lines.append(f"       {_shown(item.text, item.span)}")
+    spent = [f"{name} {value:.0f} ms" for name, value in answer.milliseconds.items()]
+    spent += [f"{answer.flops / 1e9:.2f} GFLOPs"] if answer.flops else []
+    return "\n".join([*lines, "   " + "  ".join(spent)])
+
+
+def _said(answer: Answer, number: int) -> str:
+    """The answer with its citation, or why there is none. number: of the supporting passage, from 1."""
+    sure = "" if answer.confidence is None else f"confidence {answer.confidence:.2f}"
+    if not answer.passages:
+        return "(no answer: no passage was found)"
+    if answer.abstained:
+        return f"(no answer: {sure} is too low)"
+    if not answer.text:
+        return "(no answer)"
+    return f"{answer.text} [{number}]" + (f"  ({sure})" if sure else "")
 
 
 def _shown(text: str, span: tuple[int, int] | None, width: int = 160) -> str:

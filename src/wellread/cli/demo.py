@@ -2,62 +2,63 @@
 
 from __future__ import annotations
 
+import shutil
 import statistics
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
-from wellread.cli.output import emit, json_option, say
+from wellread.cli.opening import DEFAULT_MODEL
+from wellread.cli.output import POSITIVE, emit, json_option, say
 
 if TYPE_CHECKING:
-    from wellread.model import Model
+    from collections.abc import Sequence
+
+    from wellread.pipeline import Pipeline
     from wellread.types import Answer, Question
 
-# name shown -> (system that is trained, system it is read as, options, options of asking)
-READERS: dict[str, tuple[str, str, dict[str, Any], int]] = {
-    "FiD": ("fid", "fid", {}, 5),
-    "LUMEN": ("glimmer", "lumen", {}, 5),
-    "GLIMMER": ("glimmer", "glimmer", {"keep": 3}, 10),
-}
-TRAINED = {
-    "fid": {},
-    "glimmer": {"live_share": 0.5, "rerank_share": 0.3, "keep": 3, "distill_over": "kept"},
-}
+# name shown -> (system that reads the weights, passages retrieved); GLIMMER reads its best few of them to the end.
+READERS = {"GLIMMER": ("glimmer", 20), "LUMEN": ("lumen", 10), "FiD": ("fid", 5)}
+# Where no weights came along: name shown -> (system that is trained, system it is read as, passages retrieved).
+TRAINED = {"GLIMMER": ("glimmer", "glimmer", 10), "LUMEN": ("glimmer", "lumen", 5), "FiD": ("fid", "fid", 5)}
+BATCH_SIZE = 8
 
 
 @click.command()
 @click.option("--out", default=".demo", show_default=True, help="Folder of everything the demo makes.")
-@click.option("--questions", "count", default=12, show_default=True, help="Questions asked aloud.")
-@click.option("--steps", default=None, type=int, help="Training steps, for a shorter or longer demo.")
+@click.option("--questions", "count", default=12, show_default=True, type=POSITIVE, help="Questions asked aloud.")
+@click.option("--limit", default=None, type=POSITIVE, help="Measure on this many questions, for a shorter demo.")
+@click.option("--steps", default=None, type=int, help="Training steps, where no trained model came along.")
 @json_option
-def command(out: str, count: int, steps: int | None, as_json: bool) -> None:
-    """Build corpus, index and memory of the embedded almanac, train small readers, ask, and compare costs.
+def command(out: str, count: int, limit: int | None, steps: int | None, as_json: bool) -> None:
+    """Build corpus, index and memory of the embedded almanac, ask three readers, and compare what they cost.
 
     \b
     Example:
       wellread demo --out .demo
     """
     from wellread.corpus.questions import read_questions
+    from wellread.model import NAMED, holds_weights
 
     home = Path(out)
     home.mkdir(parents=True, exist_ok=True)
-    _say("1/4  corpus, index")
+    _say("1/4  corpus and index of the almanac")
     _build(home)
-    _say("2/4  readers: no trained model comes with this version, so two small ones are trained now, for a few minutes")
-    models = {system: _train(home, system, options, steps) for system, options in TRAINED.items()}
-    _say("3/4  memory: the almanac is read once, ahead of all questions")
-    pipelines = _memorize(home, models)
-    _say(f"4/4  {count} questions the readers have never seen, about passages they were never asked about")
-    questions = list(read_questions(home / "questions.jsonl", split="dev"))
-    picked = questions[:: max(len(questions) // count, 1)][:count]
-    rows, shown = [], {}
-    for name, (pipeline, top_k) in pipelines.items():
-        pipeline.ask([picked[0].text], top_k=top_k, flops=False)  # the first call warms caches and handles
-        shown[name] = [pipeline.ask_measured(question, top_k=top_k) for question in picked]
-        answers = list(pipeline.ask_many(questions, top_k=top_k, batch_size=8, flops=False))
-        rows.append(_row(name, pipeline, top_k, shown[name], questions, answers))
+    questions = list(read_questions(home / "questions.jsonl"))
+    dev = [question for question in questions if question.metadata.get("split") == "dev"]
+    if holds_weights(NAMED[DEFAULT_MODEL]):
+        pipelines = _default_readers(home)
+    else:
+        from wellread.cli.demo_training import trained_readers
+
+        pipelines, questions = trained_readers(home, TRAINED, steps=steps), dev
+    picked, measured = _spread(dev, count), _spread(questions, limit)
+    _say(f"3/4  {len(picked)} questions")
+    shown = {name: _ask(picked, *reader) for name, reader in pipelines.items()}
     _show(picked, shown)
+    _say(f"4/4  quality and cost, over {len(measured)} questions; this takes a few minutes")
+    rows = [_row(name, *reader, shown[name], measured) for name, reader in pipelines.items()]
     emit({"systems": rows, "out": out}, as_json, _table(rows))
 
 
@@ -65,11 +66,20 @@ def _say(text: str) -> None:
     say(f"\n{text}")
 
 
+def _spread(items: list, count: int | None) -> list:
+    """So many of the items, at even distances."""
+    count = len(items) if count is None else min(count, len(items))
+    return [items[index * len(items) // count] for index in range(count)]
+
+
+# -- steps -------------------------------------------------------------------------------------------------
+
+
 def _build(home: Path) -> None:
-    import shutil
     from importlib.resources import as_file, files
 
     from wellread.corpus.ingest import ingest
+    from wellread.corpus.store import Corpus
     from wellread.retrieval import RETRIEVERS
 
     almanac = files("wellread.data").joinpath("almanac")
@@ -79,92 +89,87 @@ def _build(home: Path) -> None:
         with as_file(almanac.joinpath("passages.jsonl")) as passages:
             ingest([passages], home / "corpus")
     if not (home / "index" / "index.json").is_file():
-        from wellread.corpus.store import Corpus
-
         RETRIEVERS["lexical"].build(Corpus.open(home / "corpus"), home / "index", overwrite=True)
 
 
-def _train(home: Path, system: str, options: dict[str, Any], steps: int | None) -> Path:
-    import tomllib
-    from importlib.resources import files
-
-    from wellread.training.recipes import parse_recipe
-    from wellread.training.run import run_recipe
-
-    mapping = tomllib.loads(files("wellread.data").joinpath("demo", "recipe.toml").read_text(encoding="utf8"))
-    mapping["system"] = {"name": system, **options}
-    mapping["data"] |= {"corpus": str(home / "corpus"), "index": str(home / "index")}
-    mapping["tasks"]["almanac"]["questions"] = str(home / "questions.jsonl")
-    if steps is not None:
-        mapping["training"]["steps"] = steps
-    report = run_recipe(parse_recipe(mapping), home / system)
-    if not report.finished:
-        raise click.Abort  # stopped by a signal; the same command goes on from here
-    return report.checkpoint
-
-
-def _memorize(home: Path, models: dict[str, Path]) -> dict[str, tuple[Any, int]]:
+def _default_readers(home: Path) -> dict[str, tuple[Pipeline, int]]:
+    """The model that comes with wellread, as several systems, and how many passages each retrieves."""
     from wellread.corpus.store import Corpus
     from wellread.pipeline import load_model, memorize_corpus, open_pipeline
 
-    corpus, pipelines = Corpus.open(home / "corpus"), {}
-    for name, (trained, system, options, top_k) in READERS.items():
-        model: Model = load_model(models[trained], system=system, options=options)
-        memory = home / f"memory-{trained}"
-        memorize_corpus(corpus, model, memory, retriever="none", progress=False)
-        pipelines[name] = (open_pipeline(model=model, memory=memory, index=home / "index"), top_k)
-    return pipelines
+    _say(f"2/4  memory: {DEFAULT_MODEL} reads the almanac once, ahead of all questions")
+    corpus, readers = Corpus.open(home / "corpus"), {}
+    for name, (system, top_k) in READERS.items():
+        model = load_model(DEFAULT_MODEL, system=system)
+        # Named by what it is bound to: the memory of another version's weights is left alone.
+        kind = model.fingerprint().encoder if "states" in model.system.stores else "tokens"
+        memory = home / f"memory-{kind}"
+        memorize_corpus(corpus, model, memory, codec="int8", retriever="none", progress=False)
+        readers[name] = (open_pipeline(model=model, memory=memory, index=home / "index"), top_k)
+    say("All read the same weights. They were trained as GLIMMER; FiD reads with them without having been trained so.")
+    return readers
+
+
+def _ask(questions: Sequence[Question], pipeline: Pipeline, top_k: int) -> list[Answer]:
+    """Answers to questions asked one by one."""
+    pipeline.ask([questions[0].text], top_k=top_k, flops=False)  # the first call warms caches and handles
+    return [pipeline.ask_measured(question, top_k=top_k) for question in questions]
 
 
 def _row(
-    name: str, pipeline: Any, top_k: int, shown: list[Answer], questions: list[Question], answers: list[Answer]
+    name: str, pipeline: Pipeline, top_k: int, shown: Sequence[Answer], questions: Sequence[Question]
 ) -> dict[str, Any]:
-    from wellread.evaluation.metrics import exact_match
+    from wellread.evaluation.metrics import exact_match, mean, recall_by_answer
 
+    answers = list(pipeline.ask_many(questions, top_k=top_k, batch_size=BATCH_SIZE, flops=False))
     right = [exact_match(answer.text, question.answers) for question, answer in zip(questions, answers, strict=True)]
+    dev = [value for value, question in zip(right, questions) if question.metadata.get("split") == "dev"]
     cited = [
-        bool(answer.passages) and answer.passages[0].id in question.positive
+        recall_by_answer([answer.support.text if answer.support else ""], question.answers, 1)
         for question, answer in zip(questions, answers, strict=True)
     ]
-    stages = ("retrieve", "fetch", "read", "generate", "total")
     info = pipeline.memory.info()
+    stages = ("retrieve", "fetch", "read", "generate", "total")
     return {
         "system": name,
         "top_k": top_k,
-        "em": 100 * statistics.fmean(right),
-        "cited_right_passage": 100 * statistics.fmean(cited),
+        "em_dev": 100 * mean(dev),
+        "em": 100 * mean(right),
+        "answer_cited": 100 * mean(cited),
         "milliseconds": {key: statistics.median(item.milliseconds[key] for item in shown) for key in stages},
         "gflops": statistics.fmean(item.flops for item in shown) / 1e9,
         "bytes_per_passage": info["bytes"] / info["passages"],
+        "n_dev": len(dev),
         "n": len(questions),
     }
 
 
-def _show(questions: list[Question], shown: dict[str, list[Answer]]) -> None:
+# -- what is shown -----------------------------------------------------------------------------------------
+
+
+def _show(questions: Sequence[Question], shown: dict[str, list[Answer]]) -> None:
     for index, question in enumerate(questions):
         say(f"\nQ  {question.text}   [{question.answers[0]}]")
         for name, answers in shown.items():
-            answer = answers[index]
-            best = answer.passages[0] if answer.passages else None
-            source = f"{best.title} ({best.share:.0%} of the attention)" if best else "nothing was found"
-            say(f"   {name:<8} {answer.text or '(no answer)':<28} from {source}")
+            answer, source = answers[index], answers[index].support
+            said = f"{source.title} ({source.share:.0%} of the attention)" if source else "nothing was found"
+            say(f"   {name:<8} {answer.text or '(no answer)':<28} from {said}")
 
 
-def _table(rows: list[dict[str, Any]]) -> str:
-    head = (
-        f"\n{'system':<9}{'passages':>9}{'EM':>7}{'cited':>8}{'retrieve':>10}{'fetch':>8}{'read':>8}{'write':>8}"
-        f"{'total ms':>10}{'GFLOPs':>9}{'bytes/passage':>15}"
-    )
-    lines = [head]
+def _table(rows: Sequence[dict[str, Any]]) -> str:
+    lines = [
+        f"\n{'system':<9}{'passages':>9}{'EM dev':>8}{'EM all':>8}{'cited':>7}{'retrieve':>10}{'fetch':>7}{'read':>8}"
+        f"{'write':>8}{'total ms':>10}{'GFLOPs':>8}{'bytes/passage':>15}"
+    ]
     for row in rows:
         spent = row["milliseconds"]
         lines.append(
-            f"{row['system']:<9}{row['top_k']:>9}{row['em']:>7.1f}{row['cited_right_passage']:>8.1f}"
-            f"{spent['retrieve']:>10.1f}{spent['fetch']:>8.1f}{spent['read']:>8.1f}{spent['generate']:>8.1f}"
-            f"{spent['total']:>10.1f}{row['gflops']:>9.2f}{row['bytes_per_passage']:>15.0f}"
+            f"{row['system']:<9}{row['top_k']:>9}{row['em_dev']:>8.1f}{row['em']:>8.1f}{row['answer_cited']:>7.1f}"
+            f"{spent['retrieve']:>10.1f}{spent['fetch']:>7.1f}{spent['read']:>8.1f}{spent['generate']:>8.1f}"
+            f"{spent['total']:>10.1f}{row['gflops']:>8.2f}{row['bytes_per_passage']:>15.0f}"
         )
     lines.append(
-        f"EM and cited (the passage most attended to holds the answer) over {rows[0]['n']} questions kept out of "
-        "training; milliseconds are medians of single questions."
+        f"EM in per cent of the {rows[0]['n_dev']} dev and of all {rows[0]['n']} questions; cited: an accepted answer "
+        "stands in the passage cited for it; milliseconds are medians of single questions."
     )
     return "\n".join(lines)

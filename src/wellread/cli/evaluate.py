@@ -25,14 +25,18 @@ from wellread.cli.output import POSITIVE, emit, json_option, say
 def command(as_json: bool, keep: str | None, **choice: Any) -> None:
     """Measure quality (EM, F1, recall, with bootstrap intervals) and cost (time, FLOPs, bytes).
 
+    Where the questions name the passages that prove their answers, KILT's measures come too: R-precision, recall@5,
+    and EM, F1 or accuracy that count only where the proof is ranked first.
+
     \b
     Example:
       wellread eval --model model --memory memory --questions dev.jsonl --json
     """
     from wellread.corpus.questions import read_questions
+    from wellread.evaluation.report import can_be_scored
 
     questions = read_questions(choice["questions"], split=choice["split"])
-    questions = _some([item for item in questions if item.answers], choice["limit"])
+    questions = _some([item for item in questions if can_be_scored(item)], choice["limit"])
     if not questions:
         raise ValueError(f"{choice['questions']} holds no questions with answers; give a file that does.")
     pipeline = opened(choice)

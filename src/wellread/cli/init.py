@@ -1,4 +1,4 @@
-"""`wellread init`: make a reader to train."""
+"""`wellread init`: make a reader to train, or a copy of a model as another system or in a smaller form."""
 
 from __future__ import annotations
 
@@ -11,13 +11,22 @@ import click
 from wellread.cli.output import emit, json_option
 
 if TYPE_CHECKING:
+    from wellread.model import Model
     from wellread.nn.encoder_decoder import EncoderDecoder
     from wellread.nn.tokenizers import Tokenizer
+    from wellread.reading.frame import FrameConfig
+
+NEW_SYSTEM = "glimmer"
+WEIGHTS = ("fp32", "bf16", "int8")
 
 
 @click.command()
 @click.option("--out", required=True, help="Folder of the new model.")
-@click.option("--system", default="glimmer", show_default=True, help="The system; see wellread systems.")
+@click.option(
+    "--system",
+    default=None,
+    help=f"The system; see wellread systems. Default: that of the model given as --from, else {NEW_SYSTEM}.",
+)
 @click.option(
     "--from",
     "source",
@@ -37,21 +46,36 @@ if TYPE_CHECKING:
 @click.option("--set", "settings", multiple=True, metavar="KEY=VALUE", help="An option of the system.")
 @click.option("--frame", "frames", multiple=True, metavar="KEY=VALUE", help="An option of the frame.")
 @click.option("--seed", default=0, show_default=True, help="Seed of the new weights.")
+@click.option(
+    "--weights",
+    default="fp32",
+    show_default=True,
+    type=click.Choice(WEIGHTS),
+    help="How weights are stored: bf16 is half as large, int8 a quarter.",
+)
 @click.option("--overwrite", is_flag=True, help="Replace the model that is in the folder.")
 @json_option
 def command(
-    out: str, system: str, settings: tuple[str, ...], frames: tuple[str, ...], overwrite: bool, as_json: bool, **choice
+    out: str,
+    system: str | None,
+    settings: tuple[str, ...],
+    frames: tuple[str, ...],
+    weights: str,
+    overwrite: bool,
+    as_json: bool,
+    **choice: Any,
 ) -> None:
     """Make an untrained reader from a T5 checkpoint, from a BERT-family encoder, or from scratch; or another system
-    around the reader of a model.
+    around the reader of a model; or a model again, with its weights stored in another form.
 
     \b
     Examples:
       wellread init --system lumen --set live_share=0.33 --out model
       wellread init --from model --system memory_fid --out other
+      wellread init --from model --weights int8 --out small
     """
     from wellread.config import from_mapping, parse_settings
-    from wellread.model import as_system, build_model, load_model, save_model
+    from wellread.model import build_model, save_model, take_companions
     from wellread.reading.frame import FrameConfig
     from wellread.systems import SYSTEMS
 
@@ -62,20 +86,47 @@ def command(
         texts = (f"{item.title} {item.text}" for item in Corpus.open(choice["corpus"]))
     # What is quickly told wrong comes before what takes time.
     options, frame = parse_settings(settings), from_mapping(FrameConfig, parse_settings(frames), where="frame")
-    from_mapping(SYSTEMS[system].Config, options, where="system")
+    source = _model_folder(choice["source"])
+    if source is None and system is None:
+        system = NEW_SYSTEM
+    if system is not None:
+        from_mapping(SYSTEMS[system].Config, options, where="system")
     if (Path(out) / "system.json").is_file() and not overwrite:
         raise ValueError(f"out={out} holds a model; give a new folder, or --overwrite to replace it.")
-    if (Path(choice["source"]) / "system.json").is_file():
-        model = as_system(load_model(choice["source"]), system, options, frame=frame if frames else None)
-    else:
+    if source is None:
         model = build_model(system, options, *_new_reader(choice, texts), frame=frame)
-    save_model(out, model)
-    weights = sum(weight.numel() for weight in model.system.parameters())
+    else:
+        model = _from_model(source, system, options, frame if frames else None)
+    save_model(out, model, weights=weights)
+    # What is said about a trained model holds for the same model in another form, not for another one.
+    take_companions(Path(out), None if system or settings or frames else source)
+    count = sum(weight.numel() for weight in model.system.parameters())
     emit(
-        {"out": out, "system": system, "parameters": weights},
+        {"out": out, "system": model.name, "parameters": count, "weights": weights},
         as_json,
-        f"{out}: {system}, {weights / 1e6:.1f} M weights",
+        f"{out}: {model.name}, {count / 1e6:.1f} M weights",
     )
+
+
+def _model_folder(source: str) -> Path | None:
+    """The folder of the model that `source` names; None where it names parts to make a new one of."""
+    from wellread.model import NAMED, model_path
+
+    folder = Path(source)
+    if (folder / "system.json").is_file():
+        return folder
+    return None if folder.is_dir() or source not in NAMED else model_path(source)
+
+
+def _from_model(source: Path, system: str | None, options: dict[str, Any], frame: FrameConfig | None) -> Model:
+    """A model again, with these options changed; or another system, with these options, around its reader."""
+    from wellread.config import to_mapping
+    from wellread.model import as_system, load_model
+
+    model = load_model(source)
+    if system is None:
+        options = to_mapping(model.system.config) | options
+    return as_system(model, system or model.name, options, frame=frame)
 
 
 def _new_reader(choice: dict[str, Any], texts: Iterable[str] | None) -> tuple[EncoderDecoder, Tokenizer]:

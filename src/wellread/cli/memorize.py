@@ -6,12 +6,13 @@ from typing import Any
 
 import click
 
+from wellread.cli.opening import model_option
 from wellread.cli.output import emit, json_option
 
 
 @click.command()
 @click.argument("corpus")
-@click.option("--model", required=True, help="Folder of the model that reads the corpus.")
+@model_option
 @click.option("--codec", default="bf16", show_default=True, help="How states are stored: bf16, int8, pq8, pq16.")
 @click.option("--out", required=True, help="Folder of the memory; an unfinished build in it is resumed.")
 @click.option("--retriever", default=None, help="Index kept in the memory: lexical, dense, hybrid, none.")
@@ -28,7 +29,8 @@ def command(corpus: str, model: str, out: str, as_json: bool, **options: Any) ->
     """Read a corpus ahead; resumes after an interruption.
 
     \b
-    Example:
+    Examples:
+      wellread memorize corpus --codec int8 --out memory
       wellread memorize corpus --model model --codec int8 --out memory
     """
     from dataclasses import asdict

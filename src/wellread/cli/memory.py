@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from wellread.cli.opening import model_option
 from wellread.cli.output import emit, json_option, say
 
 if TYPE_CHECKING:
@@ -84,7 +85,7 @@ def verify(memory: str, as_json: bool) -> None:
 @command.command()
 @click.argument("memory")
 @click.argument("corpus")
-@click.option("--model", required=True, help="Folder of the model the memory was made with.")
+@model_option
 @json_option
 def add(memory: str, corpus: str, model: str, as_json: bool) -> None:
     """Add the passages of a corpus; those already there are left alone.
@@ -101,7 +102,7 @@ def add(memory: str, corpus: str, model: str, as_json: bool) -> None:
 @command.command()
 @click.argument("memory")
 @click.argument("corpus")
-@click.option("--model", required=True, help="Folder of the model the memory was made with.")
+@model_option
 @json_option
 def update(memory: str, corpus: str, model: str, as_json: bool) -> None:
     """Replace passages by those of the same ids in a corpus.
@@ -121,7 +122,8 @@ def _edit(edit: Callable, memory: str, corpus: str, model: str, as_json: bool, d
     from wellread.pipeline import load_model
 
     store, passages = Memory.open(memory), Corpus.open(corpus)
-    encode, fingerprint, _ = load_model(model).encoder_for_memory(passages.cutting)
+    precision = store.manifest.build.precision or "fp32"
+    encode, fingerprint, _ = load_model(model).encoder_for_memory(passages.cutting, precision=precision)
     report = edit(store, passages, encode, fingerprint)
     _follow(store, gone=report.written if done == "replaced" else (), written=report.written)
     result = {done: len(report.written), "unchanged": report.unchanged, **store.info()}

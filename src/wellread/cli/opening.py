@@ -12,10 +12,19 @@ from wellread.cli.output import POSITIVE
 if TYPE_CHECKING:
     from wellread.pipeline import Pipeline
 
-__all__ = ["answering_options", "opened"]
+__all__ = ["DEFAULT_MODEL", "answering_options", "model_option", "opened"]
+
+DEFAULT_MODEL = "wellread-mini"
+
+model_option = click.option(
+    "--model",
+    default=DEFAULT_MODEL,
+    show_default=True,
+    help="Folder of the model, or the name of one that comes with wellread.",
+)
 
 _OPTIONS = (
-    click.option("--model", required=True, help="Folder of the model."),
+    model_option,
     click.option("--memory", default=None, help="Folder of the memory."),
     click.option("--corpus", default=None, help="Folder of the corpus, for systems that read without a memory."),
     click.option("--index", default=None, help="Folder of the search index; default: the one inside the memory."),

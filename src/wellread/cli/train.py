@@ -18,11 +18,13 @@ from wellread.cli.output import emit, json_option, say
 def command(recipe: str, settings: tuple[str, ...], out: str | None, restart: bool, as_json: bool) -> None:
     """Train a reader by a recipe. The same command goes on where a run was stopped.
 
+    Several processes are started by torchrun, on GPUs and on CPUs.
+
     \b
     Examples:
       wellread train recipes/example.toml
       wellread train recipes/example.toml --set training.steps=2000 --out runs/longer
-      accelerate launch --num_processes 2 $(which wellread) train recipes/example.toml
+      torchrun --nproc_per_node 2 $(which wellread) train recipes/example.toml
     """
     from wellread.training.recipes import load_recipe
     from wellread.training.run import run_recipe

@@ -5,6 +5,7 @@ documents  the values inside this step: Document, Problem; a record (a row with 
 readers    which files a source has and which reader each one gets
 json_files JSON lines, JSON, SQuAD
 csv_files  CSV, TSV
+evidence   claims that bring their own passages: the corpus they make, and the ids they name
 tables     Parquet, Arrow, folders saved by the `datasets` library
 pages      plain text, Markdown, HTML
 cutting    Document -> passages, by words, tokens or paragraphs

@@ -1,8 +1,12 @@
 """Question files of the usual layouts -> Question.
 
 Rows (JSON lines, JSON, CSV, TSV, Parquet, saved `datasets` folders) are understood by the names of their
-fields, which covers our own files, NQ-open, TriviaQA, WebQuestions, KILT, DPR and fact checking; SQuAD and
-BEIR have layouts of their own.
+fields, which covers our own files, NQ-open, TriviaQA, WebQuestions, KILT, DPR and fact checking; SQuAD, BEIR and
+claims that bring their own evidence have layouts of their own.
+
+Metadata that the evaluation understands: `provenance_sets` (lists of ids that count only together; without it
+every positive passage is enough alone), `provenance_pages` (those ids are pages, of which passages were cut; KILT)
+and `answer_regex` (CuratedTREC: an answer is right where the expression matches it).
 """
 
 from __future__ import annotations
@@ -12,12 +16,15 @@ import json
 import re
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import replace
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
 from wellread.corpus.csv_files import csv_rows
 from wellread.corpus.cutting import content_id
 from wellread.corpus.documents import Problem, Row, first_of
+from wellread.corpus.evidence import evidence_rows
 from wellread.corpus.files import clean, peek_text, read_lines
 from wellread.corpus.json_files import json_rows, jsonl_rows, squad_paragraphs
 from wellread.corpus.readers import beir_file, parts_of, stem_and_suffix
@@ -36,6 +43,8 @@ QUESTION_KEYS = {
     "utterance": "qa",
     "qText": "qa",
 }
+CLAIM_LABELS = frozenset(("SUPPORTS", "REFUTES", "NOT ENOUGH INFO", "DISPUTED"))
+"""Answers that make a row a claim, by whatever name its text goes (KILT's FEVER has `input`)."""
 ANSWER_KEYS = ("answers", "answer", "label", "output", "Answer", "targetValue")
 POSITIVE_KEYS = ("positive", "positives", "positive_ids", "positive_ctxs")
 QUESTION_ID_KEYS = ("id", "_id", "qid", "question_id", "QuestionId", "qId")
@@ -160,22 +169,26 @@ def _question(row: Row, file: str, task: str | None) -> Question | Problem:
     name = first_of(record, QUESTION_ID_KEYS)
     kind = record.get("task")
     used = {key, answer, positive, name, "task" if isinstance(kind, str) else None}
-    guessed = "slot" if "[SEP]" in text else QUESTION_KEYS.get(key, "qa")
+    metadata = {str(field): value for field, value in record.items() if field not in used and value is not None}
     output = record[answer] if answer else ()
+    answers = _unique(clean(item)[0] for item in _answers(output, answer))
+    judged = bool(answers) and CLAIM_LABELS.issuperset(answers)
+    guessed = "claim" if judged else "slot" if "[SEP]" in text else QUESTION_KEYS.get(key, "qa")
+    sets = [] if positive else list(_provenance(output))
+    if sets:
+        metadata |= {"provenance_sets": sets, "provenance_pages": True}
     return Question(
         id=str(record[name]) if name else "",
         text=clean(text)[0].strip(),
-        answers=_unique(clean(item)[0] for item in _answers(output, answer)),
-        positive=_unique(_ids(record[positive]) if positive else _provenance(output)),
+        answers=answers,
+        positive=_unique(_ids(record[positive]) if positive else chain.from_iterable(sets)),
         task=kind if isinstance(kind, str) and kind else task or guessed,
-        metadata={str(field): value for field, value in record.items() if field not in used and value is not None},
+        metadata=metadata,
     )
 
 
 def _named(question: Question, seen: Counter[str]) -> Question:
     """A question without an id is named after its text, with a number where the text comes again."""
-    from dataclasses import replace
-
     base = f"q-{content_id('', question.text)}"
     seen[base] += 1
     return replace(question, id=base if seen[base] == 1 else f"{base}-{seen[base]}")
@@ -227,12 +240,13 @@ def _ids(value: Any) -> Iterator[str]:
             yield str(item)
 
 
-def _provenance(output: Any) -> Iterator[str]:
-    """KILT: the pages that its answers come from."""
+def _provenance(output: Any) -> Iterator[list[str]]:
+    """KILT: the pages that each of its answers comes from, which count together."""
     for item in output if isinstance(output, list) else []:
-        for place in (item.get("provenance") or []) if isinstance(item, Mapping) else []:
-            if isinstance(place, Mapping) and place.get("wikipedia_id") is not None:
-                yield str(place["wikipedia_id"])
+        places = (item.get("provenance") or []) if isinstance(item, Mapping) else []
+        pages = [place.get("wikipedia_id") for place in places if isinstance(place, Mapping)]
+        if found := list(_unique(str(page) for page in pages if page is not None)):
+            yield found
 
 
 # -- layouts ---------------------------------------------------------------------------------------------
@@ -312,6 +326,7 @@ def _unreadable(path: Path, split: str | None, task: str | None) -> Iterator[Que
 
 _LAYOUTS = {
     "jsonl": _rows_reader(jsonl_rows),
+    "evidence": _rows_reader(evidence_rows),
     "json": _rows_reader(json_rows),
     "csv": _rows_reader(_csv_questions),
     "tsv": _rows_reader(_csv_questions),

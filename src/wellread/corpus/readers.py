@@ -12,6 +12,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from wellread.corpus.documents import Document, Problem
+from wellread.corpus.evidence import brings_passages
 from wellread.corpus.files import peek_text, read_bytes
 from wellread.registry import Registry
 
@@ -22,6 +23,7 @@ FORMATS = Registry(
     {
         "jsonl": "wellread.corpus.json_files:read_jsonl",
         "kilt": "wellread.corpus.json_files:read_jsonl",
+        "evidence": "wellread.corpus.evidence:read_evidence",
         "json": "wellread.corpus.json_files:read_json",
         "squad": "wellread.corpus.json_files:read_squad",
         "csv": "wellread.corpus.csv_files:read_csv",
@@ -136,6 +138,8 @@ def format_of(path: Path, *, guess: bool = True) -> str | None:
     known = SUFFIXES.get(stem_and_suffix(path)[1])
     if known == "json" and '"paragraphs"' in peek_text(path, 1 << 16):
         return "squad"
+    if known == "jsonl" and brings_passages(path):
+        return "evidence"
     if known is not None or not guess:
         return known
     first = next(read_bytes(path), b"")

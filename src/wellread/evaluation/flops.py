@@ -7,8 +7,8 @@ cross-attention: on the passage side its keys and values, on the target side its
 matrix of dim x dim costs dim^2 multiplications and dim^2 additions per token, so the papers' "FLOPs" are
 multiply-adds; FLOPs as hardware and counters give them are twice as many. Both are returned.
 
-The papers' letters: n_s = top_k * passage_tokens (all passage tokens, each with the question before it where the
-system puts it there), n_p = passage_tokens, n_t = target_tokens, L = layers, d = dim, k = top_k, m = keep,
+The papers' letters: n_s = top_k * passage_tokens (all passage tokens), n_p = passage_tokens (of one passage, with the
+question before it where the system puts it there), n_t = target_tokens, L = layers, d = dim, k = top_k, m = keep,
 alpha = live_share, beta = rerank_share.
 """
 
@@ -16,10 +16,10 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
-from typing import Any
+from dataclasses import dataclass, replace
+from typing import Any, NotRequired, TypedDict, Unpack
 
-__all__ = ["FlopCount", "FlopFormula", "count_flops", "fid", "glimmer", "lumen", "memory_fid", "precompute"]
+__all__ = ["FlopCount", "FlopFormula", "Sizes", "count_flops", "fid", "glimmer", "lumen", "memory_fid", "precompute"]
 
 SELF_ATTENTION, FEED_FORWARD, CROSS_ATTENTION = 4, 8, 2
 ENCODER = SELF_ATTENTION + FEED_FORWARD
@@ -50,119 +50,83 @@ class FlopFormula:
         return 2 * self.paper
 
 
-def fid(
-    *,
-    passage_tokens: int,
-    top_k: int,
-    target_tokens: int,
-    layers: int,
-    dim: int,
-    decoder_layers: int | None = None,
-) -> FlopFormula:
-    """Fusion-in-Decoder: n_s L 14 d^2 + n_t L 14 d^2 (LUMEN, section 2.2).
+class Sizes(TypedDict):
+    """What the formula of every reader asks for.
 
-    passage_tokens: n_p, question included; top_k: k; target_tokens: n_t; layers: L; dim: d. decoder_layers:
-    for readers whose decoder is not as deep as the encoder (the papers' is).
+    decoder_layers: for readers whose decoder is not as deep as the encoder (the papers' is).
     """
-    return lumen(
-        passage_tokens=passage_tokens,
-        top_k=top_k,
-        target_tokens=target_tokens,
-        layers=layers,
-        dim=dim,
-        decoder_layers=decoder_layers,
-        live_share=1.0,
-    )
+
+    passage_tokens: float
+    top_k: int
+    target_tokens: float
+    layers: int
+    dim: int
+    decoder_layers: NotRequired[int | None]
 
 
-def memory_fid(
-    *,
-    passage_tokens: int,
-    top_k: int,
-    target_tokens: int,
-    layers: int,
-    dim: int,
-    decoder_layers: int | None = None,
-) -> FlopFormula:
-    """MemoryFiD, passages fully read ahead: n_s L 2 d^2 + n_t L 14 d^2 (LUMEN, section 2.3). Letters as in `fid`."""
-    return lumen(
-        passage_tokens=passage_tokens,
-        top_k=top_k,
-        target_tokens=target_tokens,
-        layers=layers,
-        dim=dim,
-        decoder_layers=decoder_layers,
-        live_share=0.0,
-    )
+def fid(**sizes: Unpack[Sizes]) -> FlopFormula:
+    """Fusion-in-Decoder: n_s L 14 d^2 + n_t L 14 d^2 (LUMEN, section 2.2), which is LUMEN's with alpha = 1."""
+    return lumen(live_share=1.0, **sizes)
 
 
-def lumen(
-    *,
-    passage_tokens: int,
-    top_k: int,
-    target_tokens: int,
-    layers: int,
-    dim: int,
-    live_share: float,
-    decoder_layers: int | None = None,
-) -> FlopFormula:
-    """LUMEN: n_s alpha L 12 d^2 + n_s L 2 d^2 + n_t L 14 d^2 (LUMEN, section 3.2).
+def memory_fid(**sizes: Unpack[Sizes]) -> FlopFormula:
+    """MemoryFiD: n_s L 2 d^2 + n_t L 14 d^2 (LUMEN, section 2.3), which is LUMEN's with alpha = 0."""
+    return lumen(live_share=0.0, **sizes)
 
-    live_share: alpha, 0 (MemoryFiD) to 1 (FiD); the other letters as in `fid`.
-    """
-    _check(live_share=live_share)
-    _check_counts(passage_tokens=passage_tokens, top_k=top_k, target_tokens=target_tokens, layers=layers, dim=dim)
-    depth = layers if decoder_layers is None else decoder_layers
-    source = top_k * passage_tokens
+
+def lumen(*, live_share: float, **sizes: Unpack[Sizes]) -> FlopFormula:
+    """LUMEN: n_s alpha L 12 d^2 + n_s L 2 d^2 + n_t L 14 d^2 (LUMEN, section 3.2). live_share: alpha."""
+    _check_shares(live_share=live_share)
+    _check_counts(**sizes)
+    source, layers, dim = sizes["top_k"] * sizes["passage_tokens"], sizes["layers"], sizes["dim"]
+    depth = layers if sizes.get("decoder_layers") is None else sizes["decoder_layers"]
     return FlopFormula(
-        encoder=source * live_share * layers * ENCODER * dim**2,
+        encoder=_encoder(source, live_share * layers, dim),
         cross_attention=source * depth * CROSS_ATTENTION * dim**2,
-        decoder=target_tokens * depth * DECODER * dim**2,
+        decoder=sizes["target_tokens"] * depth * DECODER * dim**2,
     )
 
 
-def glimmer(
-    *,
-    passage_tokens: int,
-    top_k: int,
-    keep: int,
-    target_tokens: int,
-    layers: int,
-    dim: int,
-    live_share: float,
-    rerank_share: float,
-    decoder_layers: int | None = None,
-) -> FlopFormula:
+def glimmer(*, keep: int, live_share: float, rerank_share: float, **sizes: Unpack[Sizes]) -> FlopFormula:
     """GLIMMER: LUMEN with m passages, + (k - m) n_p beta alpha L 12 d^2 (GLIMMER, section 3.3).
 
-    keep: m, the passages read to the end; rerank_share: beta, the share of the live layers that all k passages
-    go through; the other letters as in `lumen`.
+    keep: m, the passages read to the end. rerank_share: beta, the share of the live layers that all k passages go
+    through.
     """
-    _check(rerank_share=rerank_share)
+    _check_shares(rerank_share=rerank_share)
+    top_k = sizes["top_k"]
     if not 1 <= keep <= top_k:
         raise ValueError(f"keep={keep} but {top_k} passages are retrieved; keep must be between 1 and {top_k}.")
-    kept = lumen(
-        passage_tokens=passage_tokens,
-        top_k=keep,
-        target_tokens=target_tokens,
-        layers=layers,
-        dim=dim,
-        live_share=live_share,
-        decoder_layers=decoder_layers,
-    )
-    dropped = (top_k - keep) * passage_tokens
-    rerank = dropped * rerank_share * live_share * layers * ENCODER * dim**2
-    return FlopFormula(kept.encoder, kept.cross_attention, kept.decoder, rerank)
+    kept = lumen(live_share=live_share, **{**sizes, "top_k": keep})
+    dropped = (top_k - keep) * sizes["passage_tokens"]
+    return replace(kept, rerank=_encoder(dropped, rerank_share * live_share * sizes["layers"], sizes["dim"]))
 
 
 def precompute(
-    *, num_passages: int, passage_tokens: int, layers: int, dim: int, live_share: float = 0.0
+    *, num_passages: int, passage_tokens: float, layers: int, dim: int, live_share: float = 0.0
 ) -> FlopFormula:
     """Reading a corpus ahead once: corpus n_p (1 - alpha) L 12 d^2 (LUMEN, sections 2.3 and 3.2)."""
-    _check(live_share=live_share)
+    _check_shares(live_share=live_share)
     _check_counts(num_passages=num_passages, passage_tokens=passage_tokens, layers=layers, dim=dim)
-    encoder = num_passages * passage_tokens * (1 - live_share) * layers * ENCODER * dim**2
+    encoder = _encoder(num_passages * passage_tokens, (1 - live_share) * layers, dim)
     return FlopFormula(encoder=encoder, cross_attention=0.0, decoder=0.0)
+
+
+def _encoder(tokens: float, layers: float, dim: int) -> float:
+    """Tokens through encoder layers: 12 d^2 each."""
+    return tokens * layers * ENCODER * dim**2
+
+
+def _check_shares(**shares: float) -> None:
+    for name, share in shares.items():
+        if not 0 <= share <= 1:
+            raise ValueError(f"{name}={share} is out of range; it must be between 0 and 1.")
+
+
+def _check_counts(**counts: float | None) -> None:
+    for name, count in counts.items():
+        if count is not None and count < 0:
+            raise ValueError(f"{name}={count} is negative; it must be 0 or more.")
 
 
 class FlopCount:
@@ -220,15 +184,3 @@ def count_flops(*, enabled: bool = True) -> Iterator[FlopCount]:
     with FlopCounterMode(display=False, custom_mapping=on_cpu) as mode:
         torch.zeros(())  # a process's first operation under a counter imports much; keep that off the stages' clocks
         yield FlopCount(mode)
-
-
-def _check(**shares: float) -> None:
-    for name, share in shares.items():
-        if not 0 <= share <= 1:
-            raise ValueError(f"{name}={share} is out of range; it must be between 0 and 1.")
-
-
-def _check_counts(**counts: int) -> None:
-    for name, count in counts.items():
-        if count < 0:
-            raise ValueError(f"{name}={count} is negative; it must be 0 or more.")

@@ -11,6 +11,7 @@ import re
 import string
 from collections import Counter
 from collections.abc import Callable, Collection, Sequence
+from functools import lru_cache
 from typing import NamedTuple
 
 import numpy as np
@@ -24,12 +25,14 @@ __all__ = [
     "mean",
     "normalise",
     "paired_bootstrap",
-    "r_precision",
     "recall",
     "recall_by_answer",
+    "recall_by_expression",
+    "regex_match",
 ]
 
 ARTICLES = re.compile(r"\b(?:a|an|the)\b")
+_PARTED = re.compile(r"\s*([^\w\s])\s*")
 NO_PUNCTUATION = str.maketrans("", "", string.punctuation)
 
 
@@ -80,13 +83,22 @@ def recall_by_answer(texts: Sequence[str], answers: Sequence[str], top_k: int) -
     return float(any(answer in f" {normalise(text)} " for text in texts[:top_k] for answer in wanted))
 
 
-def r_precision(ids: Sequence[str], positive: Collection[str]) -> float:
-    """The share of the first R candidates that are positive, R being the number of positives; nan without any.
+def regex_match(prediction: str, expression: str) -> float:
+    """1 where a regular expression matches the prediction from its beginning, else 0 (CuratedTREC).
 
-    (The measure of KILT, Petroni et al. 2021.)
+    Case does not matter, as in DrQA's and ORQA's evaluation. Tokenizers part punctuation from words ("6 , 168 m"),
+    so the prediction without spaces around punctuation may match as well.
     """
-    good = set(positive)
-    return len(good & set(ids[: len(good)])) / len(good) if good else math.nan
+    compiled = _compiled(expression)
+    said = prediction.strip()
+    return float(any(compiled.match(text) for text in (said, _PARTED.sub(r"\1", said))))
+
+
+def recall_by_expression(texts: Sequence[str], expression: str, top_k: int) -> float:
+    """1 where a regular expression matches somewhere in one of the first `top_k` texts, else 0."""
+    _at_least_one(top_k)
+    compiled = _compiled(expression)
+    return float(any(compiled.search(text) for text in texts[:top_k]))
 
 
 def mean(values: Sequence[float] | np.ndarray) -> float:
@@ -138,6 +150,14 @@ def paired_bootstrap(
     differences = np.asarray(first, dtype=np.float64) - np.asarray(second, dtype=np.float64)
     low, high = bootstrap(differences, samples=samples, confidence=confidence, seed=seed)
     return Difference(mean(differences), low, high)
+
+
+@lru_cache(maxsize=4096)
+def _compiled(expression: str) -> re.Pattern[str]:
+    try:
+        return re.compile(expression, re.IGNORECASE | re.MULTILINE)
+    except re.error as error:
+        raise ValueError(f"answer_regex={expression!r} is no regular expression ({error}); mend it.") from error
 
 
 def _best(prediction: str, answers: Sequence[str], score: Callable[[str, str], float]) -> float:

@@ -14,12 +14,27 @@ from typing import Any
 
 import numpy as np
 
-from wellread.evaluation.metrics import accuracy, bootstrap, exact_match, f1, mean, recall, recall_by_answer
+from wellread.evaluation.metrics import (
+    accuracy,
+    bootstrap,
+    exact_match,
+    f1,
+    mean,
+    recall,
+    recall_by_answer,
+    recall_by_expression,
+    regex_match,
+)
+from wellread.evaluation.provenance import Provenance, kilt, kilt_recall, r_precision, ranking
 from wellread.types import Answer, Candidates, Question
 
-__all__ = ["Report", "evaluate_answers", "hardware", "to_markdown", "write_table"]
+__all__ = ["Report", "can_be_scored", "evaluate_answers", "hardware", "to_markdown", "write_table"]
 
 PERCENT = 100.0
+KILT_RECALL = 5
+"""The depth at which KILT reports recall."""
+LABEL_TASKS = ("claim",)
+"""Tasks whose answers are labels (SUPPORTS, REFUTES): KILT scores them by accuracy, all others by EM and F1."""
 
 
 @dataclass(frozen=True)
@@ -81,23 +96,30 @@ def evaluate_answers(
     seed: int = 0,
     settings: Mapping[str, Any] | None = None,
 ) -> Report:
-    """Score answers: em, f1, accuracy, recall before and after reranking, time and FLOPs.
+    """Score answers: em, f1, accuracy, recall before and after reranking, provenance, time and FLOPs.
 
     candidates: what retrieval gave, best first, for recall@K before reranking; K runs over `top_k` up to the
     number of candidates. `recall@kept` and `answer@kept` look at the passages that were read to the end:
     whether a positive passage, or any text with an accepted answer, is among them. `answer@all` is the same
     over all passages, the most that reranking could keep.
+    Where questions have positives: `r_precision`, `kilt_recall@5`, and `kilt_accuracy` for claims or `kilt_em` and
+    `kilt_f1` for everything else (see `provenance`; the order judged is `provenance.ranking`).
+    `regex_match` is of questions with an `answer_regex` (CuratedTREC); em, f1 and accuracy of those without answers
+    are unknown.
     timed: answers to take time and FLOPs from, such as ones asked one by one; None takes all.
     Errors: ValueError where the lists differ in length, or a question has no accepted answer.
     """
     _check(questions, answers, candidates)
     timed = timed or answers
-    values = _values(questions, answers)
+    proofs = [Provenance.of(question) for question in questions]
+    values = _values(questions, answers) | _kept(questions, answers, proofs)
     if candidates is not None:
         most = max(len(found.ids) for found in candidates)
-        pairs = [(found.ids, question.positive) for found, question in zip(candidates, questions)]
+        pairs = [(proof.names(found.ids), proof.members) for found, proof in zip(candidates, proofs)]
         for k in sorted({k for k in top_k if k <= most}):
             values[f"recall@{k}"] = np.array([recall(ids, positive, k) for ids, positive in pairs])
+    if any(proof.sets for proof in proofs):
+        values |= _proved(questions, answers, candidates, proofs, values)
     return Report(
         n=len(questions),
         values=values,
@@ -110,22 +132,76 @@ def evaluate_answers(
     )
 
 
+def can_be_scored(question: Question) -> bool:
+    """Whether a right answer is known, as texts or as a regular expression."""
+    return bool(question.answers or _expression(question))
+
+
+def _expression(question: Question) -> str | None:
+    return question.metadata.get("answer_regex")
+
+
 def _values(questions: Sequence[Question], answers: Sequence[Answer]) -> dict[str, np.ndarray]:
-    """Per metric, [questions]."""
+    """Metrics of the answers' texts, [questions] each."""
     pairs = list(zip(questions, answers))
-    metrics = {"em": exact_match, "f1": f1, "accuracy": accuracy}
     values = {
-        name: [metric(answer.text, question.answers) for question, answer in pairs] for name, metric in metrics.items()
+        name: [metric(answer.text, question.answers) if question.answers else math.nan for question, answer in pairs]
+        for name, metric in (("em", exact_match), ("f1", f1), ("accuracy", accuracy))
     }
-    most = max(len(answer.passages) for answer in answers)
-    if most:
-        kept = [[passage for passage in answer.passages if passage.kept] for answer in answers]
-        ids = [[passage.id for passage in passages] for passages in kept]
-        values["recall@kept"] = [recall(found, question.positive, most) for found, question in zip(ids, questions)]
-        for name, found in (("answer@kept", kept), ("answer@all", [answer.passages for answer in answers])):
-            texts = [[passage.text for passage in passages] for passages in found]
-            values[name] = [recall_by_answer(row, question.answers, most) for row, question in zip(texts, questions)]
+    if any(_expression(question) for question in questions):
+        values["regex_match"] = [
+            regex_match(answer.text, _expression(question)) if _expression(question) else math.nan
+            for question, answer in pairs
+        ]
     return {name: np.array(each) for name, each in values.items()}
+
+
+def _kept(
+    questions: Sequence[Question], answers: Sequence[Answer], proofs: Sequence[Provenance]
+) -> dict[str, np.ndarray]:
+    """What is among the passages that were read to the end, [questions] each; nothing where none are cited."""
+    most = max(len(answer.passages) for answer in answers)
+    if not most:
+        return {}
+    kept = [[passage for passage in answer.passages if passage.kept] for answer in answers]
+    ids = [proof.names([passage.id for passage in passages]) for passages, proof in zip(kept, proofs)]
+    values = {"recall@kept": [recall(found, proof.members, most) for found, proof in zip(ids, proofs)]}
+    for name, found in (("answer@kept", kept), ("answer@all", [answer.passages for answer in answers])):
+        texts = [[passage.text for passage in passages] for passages in found]
+        values[name] = [_stands_in(row, question) for row, question in zip(texts, questions)]
+    return {name: np.array(each) for name, each in values.items()}
+
+
+def _stands_in(texts: Sequence[str], question: Question) -> float:
+    """Whether an accepted answer stands in one of the texts."""
+    most = max(len(texts), 1)
+    if question.answers:
+        return recall_by_answer(texts, question.answers, most)
+    return recall_by_expression(texts, _expression(question), most)
+
+
+def _proved(
+    questions: Sequence[Question],
+    answers: Sequence[Answer],
+    candidates: Sequence[Candidates] | None,
+    proofs: Sequence[Provenance],
+    values: Mapping[str, np.ndarray],
+) -> dict[str, np.ndarray]:
+    """KILT's measures, [questions] each."""
+    found = [None] * len(questions) if candidates is None else candidates
+    ranked = [proof.names(ranking(*pair)) for proof, *pair in zip(proofs, answers, found)]
+    precision = [r_precision(names, proof.sets) for names, proof in zip(ranked, proofs)]
+    rows = []
+    for index, question in enumerate(questions):
+        metrics = ("accuracy",) if question.task in LABEL_TASKS else ("em", "f1")
+        rows.append(kilt({name: float(values[name][index]) for name in metrics}, precision[index]))
+    kinds = dict.fromkeys(kind for row in rows for kind in row)
+    deep = [kilt_recall(names, proof.sets, KILT_RECALL) for names, proof in zip(ranked, proofs)]
+    return {
+        "r_precision": np.array(precision),
+        f"kilt_recall@{KILT_RECALL}": np.array(deep),
+        **{kind: np.array([row.get(kind, math.nan) for row in rows]) for kind in kinds},
+    }
 
 
 def to_markdown(rows: Sequence[Mapping[str, Any]]) -> str:
@@ -177,7 +253,7 @@ def _check(questions: Sequence[Question], answers: Sequence[Answer], candidates:
         said = ", ".join(f"{count} {name}" for name, count in counts.items())
         raise ValueError(f"{said}; there must be one of each per question.")
     for question in questions:
-        if not question.answers:
+        if not can_be_scored(question):
             raise ValueError(f"question {question.id!r} has no accepted answers, so it cannot be scored; leave it out.")
 
 

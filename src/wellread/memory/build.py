@@ -71,6 +71,7 @@ def memorize(
     total: int | None = None,
     progress: bool = True,
     seed: int = 0,
+    precision: str | None = None,
 ) -> MemorizeReport:
     """Read passages with `encode` and keep the result in the directory `out`.
 
@@ -79,6 +80,7 @@ def memorize(
     gives, None if it gives none (`codec` then plays no part). commit_every: passages between two commits,
     rounded up to full batches; None takes about 64 MB. sample_tokens: states a learned codec is fitted on,
     from passages drawn with `seed`. total: number of passages, for the bar, where `len` does not tell.
+    precision: that `encode` computes in ("fp32", "bf16"); a build is not gone on with in another.
 
     Called again with the same arguments after a kill, it goes on behind the last commit; passages are always
     batched alike, so the result has the same `Memory.content_hash` as an unbroken build. ValueError if `out`
@@ -92,7 +94,7 @@ def memorize(
     with writing(directory):
         directory.mkdir(parents=True, exist_ok=True)
     with locked(directory), torch.no_grad():
-        options = BuildOptions(batch_size, commit_every or 0, sample_tokens, seed)
+        options = BuildOptions(batch_size, commit_every or 0, sample_tokens, seed, precision)
         if (directory / MANIFEST_FILE).exists():
             manifest = _resume(directory, fingerprint, codec, dim, options)
         else:
@@ -232,6 +234,8 @@ def _resume(directory: Path, fingerprint: Fingerprint, codec: str, dim: int | No
     else:
         full_batches = -(-options.commit_every // options.batch_size)
         options = replace(options, commit_every=full_batches * options.batch_size)
+    if manifest.build.precision is None:  # begun before it was kept: there is nothing to compare with
+        options = replace(options, precision=None)
     stored = {"codec": manifest.codec, "dim": manifest.dim, **asdict(manifest.fingerprint)}
     given = {"codec": codec, "dim": dim, **asdict(fingerprint)}
     stored |= asdict(manifest.build)

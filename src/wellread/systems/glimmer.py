@@ -15,8 +15,9 @@ The memory encoder is trained, over all tasks at once, and also reads the questi
 Differences: score="question", the mean over the question's tokens, is not in the paper: where LiveEncA is one
 layer, the first token alone sees too little. While answering, a score needs only some rows of the last layer of
 LiveEncA, so that layer is run in full only for the passages that are kept; the function is the same, the
-reranking cheaper than section 3.3 counts. distill_over="kept" scores only kept passages alone against the answer; "all" takes every candidate
-through LiveEncB while training. The Q of Dec[Q; ...] is part of every pair, as in lumen.py.
+reranking cheaper than section 3.3 counts. distill_over="kept" scores only kept passages alone against the
+answer; "all" takes every candidate through LiveEncB while training. The Q of Dec[Q; ...] is part of every pair,
+as in lumen.py.
 """
 
 from __future__ import annotations
@@ -52,8 +53,9 @@ class GlimmerConfig(LiveConfig):
 
     rerank_share: share of the live layers in LiveEncA, at least one layer (figure 4). keep: passages read to
     the end (figure 5). score: from the first token of the pair, the mean of the question's tokens, or the mean
-    of all (table 3 has the first and the last). reranker: "shared" uses LiveEncA, "separate" a copy of those layers for scoring only (table 1). distillation_weight, _temperature,
-    distill_over: the auxiliary loss; weight 0 switches it off (table 3).
+    of all (table 3 has the first and the last). reranker: "shared" uses LiveEncA, "separate" a copy of those
+    layers for scoring only (table 1). distillation_weight, _temperature, distill_over: the auxiliary loss;
+    weight 0 switches it off (table 3).
     """
 
     train_memory: bool = True

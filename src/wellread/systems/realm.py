@@ -12,16 +12,13 @@ Stored: tokens and one key per passage. Sought: one vector. Read: every pair apa
 
 The sum runs over the candidates and the null passage, and p(z | x) is normalised over these. In training the
 candidates come without stored keys; theirs are made anew, so that the gradient reaches Embed_doc.
-
-Shows how the paper fits the contract: it is not in the table of systems, and verbs that are not built raise
-NotImplementedError with the paper's name.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, ClassVar
 
 import torch
 from torch.nn.functional import pad
@@ -31,7 +28,7 @@ from wellread.reading.decoding import Generated
 from wellread.reading.keeping import all_columns
 from wellread.reading.pairing import join
 from wellread.systems.base import Paper, Remembered
-from wellread.systems.signature_base import SignatureSystem
+from wellread.systems.signature_base import DECODER, SignatureSystem
 from wellread.types import CandidateBatch, Inputs, Reading, TrainingBatch
 
 if TYPE_CHECKING:
@@ -48,16 +45,17 @@ class RealmConfig:
 
 
 class Realm(SignatureSystem):
-    """Sums over passages what each says alone.
-
-    question_encoder, key_encoder: (tokens, mask) -> [rows, dim]. reader: (tokens, mask) -> [rows, tokens, dim].
-    head: (states, mask, target) -> log p of every target token, [rows, target tokens].
-    """
+    """Sums over passages what each says alone."""
 
     paper = Paper("REALM: Retrieval-Augmented Language Model Pre-Training", "Guu et al.", 2020, "2002.08909")
     Config = RealmConfig
     stores = frozenset({"tokens", "keys"})
-    nets = ("question_encoder", "key_encoder", "reader", "head")
+    nets: ClassVar = {
+        "question_encoder": "(tokens, mask) -> [rows, dim]",
+        "key_encoder": "(tokens, mask) -> [rows, dim]",
+        "reader": "(tokens, mask) -> states [rows, tokens, dim]",
+        "head": DECODER,
+    }
     memory_nets = ("key_encoder",)
 
     def remember(

@@ -15,16 +15,13 @@ and are not stored twice. Sought: one vector per question token. Read: all pairs
 
 Random passages of section 3.1 are those of the other questions of a batch: `losses` sees them all.
 Difference: one head is given from the start; the paper weights all heads while it finds h*.
-
-Shows how the paper fits the contract: it is not in the table of systems, and verbs that are not built raise
-NotImplementedError with the paper's name.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, ClassVar
 
 import torch
 
@@ -32,7 +29,7 @@ from wellread.reading.fusion import fuse
 from wellread.reading.keeping import all_columns
 from wellread.reading.pairing import join
 from wellread.systems.base import Paper, Remembered
-from wellread.systems.signature_base import SignatureSystem
+from wellread.systems.signature_base import DECODER, SignatureSystem
 from wellread.types import CandidateBatch, Inputs, Reading
 
 if TYPE_CHECKING:
@@ -49,11 +46,7 @@ class ReAttConfig:
 
 
 class ReAtt(SignatureSystem):
-    """Retrieves and reads with one transformer.
-
-    first_layers: (tokens, mask) -> states [rows, tokens, dim]. query, key: states -> [..., head dim].
-    last_layers: (states, mask) -> states. decoder: (states, mask, target) -> log p of every target token.
-    """
+    """Retrieves and reads with one transformer."""
 
     paper = Paper(
         "Retrieval as Attention: End-to-end Learning of Retrieval and Reading within a Single Transformer",
@@ -63,7 +56,13 @@ class ReAtt(SignatureSystem):
     )
     Config = ReAttConfig
     stores = frozenset({"tokens", "states"})
-    nets = ("first_layers", "query", "key", "last_layers", "decoder")
+    nets: ClassVar = {
+        "first_layers": "(tokens, mask) -> states [rows, tokens, dim]",
+        "query": "states -> [..., head dim]",
+        "key": "states -> [..., head dim]",
+        "last_layers": "(states, mask) -> states",
+        "decoder": DECODER,
+    }
     memory_nets = ("first_layers", "key")
 
     def remember(
@@ -104,17 +103,3 @@ class ReAtt(SignatureSystem):
         )
         pairs = pairs.with_states(self.last_layers(*pairs.flat()))
         return fuse(pairs, all_columns(candidates.exists), exists=candidates.exists, scores=scores)
-
-    def log_likelihood(
-        self,
-        inputs: Inputs,
-        candidates: CandidateBatch,
-        target: Tensor,
-        target_mask: Tensor,
-        *,
-        per_passage: bool = False,
-    ) -> Tensor:
-        if per_passage:
-            raise self.not_built("log_likelihood per passage")
-        reading = self.read(inputs, candidates)
-        return self.decoder(reading.states, reading.mask, target).float().masked_fill(~target_mask, 0.0).sum(-1)

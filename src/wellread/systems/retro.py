@@ -16,16 +16,13 @@ A text is the question and what follows it. To score a target with neighbours of
 whole text: chunk u's neighbours are only seen from its last token on, so nothing is given away. E_u depends on
 H_u, so that target chunks cannot be part of `read`: `log_likelihood` reads the text it scores. Long questions
 for answers are padded so that they end with a chunk; that is the frame's work.
-
-Shows how the paper fits the contract: it is not in the table of systems, and verbs that are not built raise
-NotImplementedError with the paper's name.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, ClassVar
 
 import torch
 from torch.nn.functional import pad
@@ -57,20 +54,21 @@ class RetroConfig:
 
 
 class Retro(SignatureSystem):
-    """Retrieves per chunk, also while it writes.
-
-    key_encoder: (tokens, mask) -> [rows, dim], frozen. lower: (tokens, mask) -> states [batch, tokens, dim].
-    neighbours: (tokens, mask, chunk states [rows, chunk_tokens, dim]) -> states [rows, tokens, dim].
-    upper: (states, mask, neighbour states [batch, stored, dim], allowed [batch, tokens, stored] bool) -> log p of
-    every next token, [batch, tokens, vocab]; a token that is allowed no neighbour passes the cross-attention by.
-    """
+    """Retrieves per chunk, also while it writes."""
 
     paper = Paper(
         "Improving language models by retrieving from trillions of tokens", "Borgeaud et al.", 2022, "2112.04426"
     )
     Config = RetroConfig
     stores = frozenset({"tokens", "keys"})
-    nets = ("key_encoder", "lower", "neighbours", "upper")
+    nets: ClassVar = {
+        "key_encoder": "(tokens, mask) -> [rows, dim], frozen",
+        "lower": "(tokens, mask) -> states [batch, tokens, dim]",
+        "neighbours": "(tokens, mask, chunk states [rows, chunk_tokens, dim]) -> states [rows, tokens, dim]",
+        # A token that is allowed no neighbour passes the cross-attention by.
+        "upper": "(states, mask, neighbour states [batch, stored, dim], allowed [batch, tokens, stored] bool) -> "
+        "log p of every next token, [batch, tokens, vocab]",
+    }
     memory_nets = ("key_encoder",)
 
     def remember(
@@ -161,26 +159,15 @@ class Retro(SignatureSystem):
             device=inputs.tokens.device,
         )
 
-    def target_log_probs(self, inputs: Inputs, candidates: CandidateBatch, target: Tensor, mask: Tensor) -> Tensor:
+    def target_log_probs(
+        self, inputs: Inputs, candidates: CandidateBatch, target: Tensor, target_mask: Tensor
+    ) -> Tensor:
         """log p of every target token after the question: [batch, target tokens] float32."""
-        log_probs = self.text_log_probs(follow(inputs, target, mask), candidates)
+        log_probs = self.text_log_probs(follow(inputs, target, target_mask), candidates)
         order = torch.arange(target.shape[1], device=target.device)
         before = (inputs.mask.sum(-1, keepdim=True) - 1 + order).clamp_max(log_probs.shape[1] - 1)
         rows = torch.arange(len(target), device=target.device)[:, None]
         return log_probs[rows, before, target]
-
-    def log_likelihood(
-        self,
-        inputs: Inputs,
-        candidates: CandidateBatch,
-        target: Tensor,
-        target_mask: Tensor,
-        *,
-        per_passage: bool = False,
-    ) -> Tensor:
-        if per_passage:
-            raise self.not_built("log_likelihood per passage")
-        return self.target_log_probs(inputs, candidates, target, target_mask).masked_fill(~target_mask, 0.0).sum(-1)
 
     def losses(self, batch: TrainingBatch) -> dict[str, Tensor]:
         parts = (batch.inputs, batch.candidates, batch.target, batch.target_mask)

@@ -15,23 +15,20 @@ side, fused under the weight p(z | x) of each passage, through which the generat
 
 Difference: the gate, which depends on the question, weights the candidates that were found; sources are not
 searched apart.
-
-Shows how the paper fits the contract: it is not in the table of systems, and verbs that are not built raise
-NotImplementedError with the paper's name.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, ClassVar
 
 import torch
 
 from wellread.losses import log_softmax_over
 from wellread.reading.keeping import all_columns
 from wellread.systems.base import Paper, Remembered
-from wellread.systems.signature_base import SignatureSystem
+from wellread.systems.signature_base import DECODER, SignatureSystem
 from wellread.types import CandidateBatch, Inputs, Reading
 
 if TYPE_CHECKING:
@@ -48,13 +45,7 @@ class RevealConfig:
 
 
 class Reveal(SignatureSystem):
-    """Reads pictures and text, of passages too, through a few value tokens per passage.
-
-    encoder: (tokens, mask, picture, picture_mask) -> states [rows, patches + tokens, dim] and their mask.
-    query_head, key_head: (states, mask) -> [rows, dim]. compress: (states, mask) -> [rows, num_latents, dim].
-    gate: (states, mask) -> [rows, sources]. fusion: (states, mask, weights [rows, tokens]) -> states.
-    decoder: (states, mask, target) -> log p of every target token, [rows, target tokens].
-    """
+    """Reads pictures and text, of passages too, through a few value tokens per passage."""
 
     paper = Paper(
         "REVEAL: Retrieval-Augmented Visual-Language Pre-Training with Multi-Source Multimodal Knowledge Memory",
@@ -64,7 +55,15 @@ class Reveal(SignatureSystem):
     )
     Config = RevealConfig
     stores = frozenset({"tokens", "states", "keys"})
-    nets = ("encoder", "query_head", "key_head", "compress", "gate", "fusion", "decoder")
+    nets: ClassVar = {
+        "encoder": "(tokens, mask, picture, picture_mask) -> states [rows, patches + tokens, dim], their mask",
+        "query_head": "(states, mask) -> [rows, dim]",
+        "key_head": "(states, mask) -> [rows, dim]",
+        "compress": "(states, mask) -> [rows, num_latents, dim]",
+        "gate": "(states, mask) -> [rows, sources]",
+        "fusion": "(states, mask, weights [rows, tokens]) -> states",
+        "decoder": DECODER,
+    }
     memory_nets = ("encoder", "key_head", "compress")
 
     def remember(
@@ -116,17 +115,3 @@ class Reveal(SignatureSystem):
             scores=scores,
             kept=all_columns(candidates.exists),
         )
-
-    def log_likelihood(
-        self,
-        inputs: Inputs,
-        candidates: CandidateBatch,
-        target: Tensor,
-        target_mask: Tensor,
-        *,
-        per_passage: bool = False,
-    ) -> Tensor:
-        if per_passage:
-            raise self.not_built("log_likelihood per passage")
-        reading = self.read(inputs, candidates)
-        return self.decoder(reading.states, reading.mask, target).float().masked_fill(~target_mask, 0.0).sum(-1)

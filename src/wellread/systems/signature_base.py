@@ -14,7 +14,10 @@ from wellread.types import CandidateBatch, Inputs, Reading, TrainingBatch
 if TYPE_CHECKING:
     from torch import Tensor
 
-__all__ = ["SignatureSystem"]
+__all__ = ["DECODER", "SignatureSystem"]
+
+DECODER = "(states, mask, target) -> log p of every target token, [rows, target tokens]"
+"""What a net that writes is called with and gives."""
 
 
 class SignatureSystem(System):
@@ -24,8 +27,8 @@ class SignatureSystem(System):
     built raise NotImplementedError with the paper's name.
     """
 
-    nets: ClassVar[tuple[str, ...]]
-    """The names of the nets; the docstring of the class says what each is called with and gives."""
+    nets: ClassVar[Mapping[str, str]]
+    """name of a net -> what it is called with and gives."""
     memory_nets: ClassVar[tuple[str, ...]]
     """Those that decide what is stored."""
 
@@ -62,6 +65,27 @@ class SignatureSystem(System):
 
     def shares(self, reading: Reading, written: Generated, candidates: CandidateBatch) -> Tensor:
         raise self.not_built("shares")
+
+    def target_log_probs(
+        self, inputs: Inputs, candidates: CandidateBatch, target: Tensor, target_mask: Tensor
+    ) -> Tensor:
+        """log p of every target token, [batch, target tokens] float32: the net `decoder` over what was read."""
+        reading = self.read(inputs, candidates)
+        return self.decoder(reading.states, reading.mask, target).float()
+
+    def log_likelihood(
+        self,
+        inputs: Inputs,
+        candidates: CandidateBatch,
+        target: Tensor,
+        target_mask: Tensor,
+        *,
+        per_passage: bool = False,
+    ) -> Tensor:
+        if per_passage:
+            raise self.not_built("log_likelihood per passage")
+        log_probs = self.target_log_probs(inputs, candidates, target, target_mask)
+        return log_probs.masked_fill(~target_mask, 0.0).sum(-1)
 
     def losses(self, batch: TrainingBatch) -> dict[str, Tensor]:
         raise self.not_built("losses")

@@ -5,7 +5,8 @@
     [frame]        templates and token budgets          [tasks.NAME]    questions to train on
     [dev]          questions to choose the best by      [transfer]      parts taken from another run
 
-Relative paths are relative to the folder the command runs in; ~ and $VARIABLES are expanded.
+Relative paths are relative to the folder the command runs in; ~ and $VARIABLES are expanded. A recipe file may
+extend others (see recipes.py).
 """
 
 from __future__ import annotations
@@ -57,12 +58,13 @@ class TrainingConfig:
     """How weights are changed.
 
     batch_size: questions a step, over all processes. accumulate: pieces a process works through one after
-    another to save room; neither it nor the number of processes changes the result. warmup: steps over which
-    the rate rises from 0. clip: largest norm of all gradients together, 0 for none. precision: of the
-    computation; weights are always fp32. save_every, evaluate_every, log_every: steps; saving and evaluating
-    with 0 only at the end. keep_best: the metric of the dev questions by which out/best is chosen.
-    device: "auto" takes an accelerator where there is one. freeze: weights that stay as they are, by the beginnings
-    of their names ("reader.encoder.layers.0.").
+    another to save room; neither it nor the number of processes changes the result, but for rounding and for
+    what dropout draws. warmup: steps over which the rate rises from 0. clip: largest norm of all gradients
+    together, 0 for none. precision: of the computation; weights are always fp32. save_every, evaluate_every,
+    log_every: steps; saving and evaluating with 0 only at the end. keep_best: the metric of the dev questions by
+    which out/best is chosen. device: "auto" takes an accelerator where there is one. freeze: weights that stay as
+    they are, by the beginnings of their names ("reader.encoder.layers.0."). schedule_steps: the step the schedule
+    ends at, None for the last; where it is given, a run may be made longer or shorter later.
     """
 
     steps: int = 1000
@@ -71,6 +73,7 @@ class TrainingConfig:
     optimizer: str = "adamw"
     learning_rate: float = 1e-4
     schedule: str = "constant"
+    schedule_steps: int | None = None
     warmup: int = 0
     weight_decay: float = 0.0
     clip: float = 1.0
@@ -89,6 +92,11 @@ class TrainingConfig:
         _check(
             *_at_least(self, 1, "steps", "batch_size", "accumulate", "log_every", where=where),
             *_at_least(self, 0, "warmup", "weight_decay", "clip", "seed", "save_every", "evaluate_every", where=where),
+            (
+                self.schedule_steps is None or self.schedule_steps >= self.steps,
+                f"training.schedule_steps={self.schedule_steps} but steps={self.steps}; "
+                "the schedule must reach at least as far as the training.",
+            ),
             (self.learning_rate > 0, f"training.learning_rate={self.learning_rate}; it must be above 0."),
             _one_of(self.optimizer, OPTIMIZERS, "training.optimizer"),
             _one_of(self.schedule, SCHEDULES, "training.schedule"),

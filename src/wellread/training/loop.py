@@ -1,9 +1,9 @@
 """The training loop: the sum of a system's losses, made smaller step by step.
 
 A step's work is a function of (seed, step) alone: its questions (data.py) and its random numbers are drawn
-anew from them, so a resumed run repeats what an unbroken one would have done. Neither the number of pieces
-nor the number of processes changes the result: every loss is a mean over units (target tokens, questions),
-and a piece counts by its share of the step's units.
+anew from them, so a resumed run repeats what an unbroken one would have done. Every loss is a mean over units
+(target tokens, questions), and a piece counts by its share of the step's units: the number of pieces and of
+processes changes nothing but rounding and what dropout draws.
 """
 
 from __future__ import annotations

@@ -63,7 +63,8 @@ def _done(step: int, warmup: int, steps: int) -> float:
 
 def learning_rate(config: TrainingConfig, step: int) -> float:
     """The rate of a step, counted from 0."""
-    return config.learning_rate * SCHEDULES[config.schedule](step, config.warmup, config.steps)
+    length = config.schedule_steps or config.steps
+    return config.learning_rate * SCHEDULES[config.schedule](step, config.warmup, length)
 
 
 def trained_parameters(module: nn.Module) -> list[nn.Parameter]:

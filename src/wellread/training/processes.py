@@ -1,7 +1,10 @@
 """One process or several that train together.
 
 Every process works on its part of each step's questions; gradients are added up before the optimiser runs, so
-all keep the same weights. Started by `accelerate launch` (or torchrun); alone, every call here does nothing.
+all keep the same weights. Alone, every call here does nothing.
+
+torchrun starts them, on GPUs and on CPUs. `accelerate launch` does so too where there are several GPUs; without
+any it starts a single process, whatever --num_processes says.
 """
 
 from __future__ import annotations
@@ -89,7 +92,7 @@ def _blocks(grads: Sequence[Tensor]) -> list[list[Tensor]]:
 
 
 def find_processes() -> Processes:
-    """The processes this one was started with: those of `accelerate launch` or torchrun, else itself alone."""
+    """The processes this one was started with by torchrun (or `accelerate launch`), else itself alone."""
     if int(os.environ.get("WORLD_SIZE", "1")) <= 1:
         return Processes()
     if not torch.distributed.is_initialized():

@@ -1,4 +1,9 @@
-"""Recipe files -> Recipe: overrides, paths, and every mistake reported at once."""
+"""Recipe files -> Recipe: overrides, paths, and every mistake reported at once.
+
+A recipe may begin with `extends = "base.toml"`, or a list of such paths, relative to its own folder: it is then
+laid over them, the later over the earlier. Tables are merged key by key, everything else, lists too, is replaced.
+`out` is not taken over, for it names the run of the other recipe.
+"""
 
 from __future__ import annotations
 
@@ -41,15 +46,23 @@ VARIABLE = re.compile(r"\$(?:\{(\w+)\}|(\w+))")
 
 
 def load_recipe(path: str | Path, overrides: Sequence[str] = ()) -> Recipe:
-    """The recipe in a TOML file. overrides: texts such as "training.steps=10".
+    """The recipe in a TOML file and the files it extends. overrides: texts such as "training.steps=10".
 
-    Raises ConfigError with all unknown keys and bad values of file and overrides together.
+    Raises ConfigError with all unknown keys and bad values of files and overrides together; where there are
+    several files, each message begins with the one it is about.
     """
-    mapping = read_toml(path)
+    mapping, files = _layers(Path(path))
     problems: list[str] = []
     for text in overrides:
         _override(mapping, text, problems)
-    return parse_recipe(mapping, problems)
+    try:
+        return parse_recipe(mapping, problems)
+    except ConfigError as error:
+        if len(set(files.values())) == 1:
+            raise
+        changed = [text.partition("=")[0].strip() for text in overrides]
+        files = {place: file for place, file in files.items() if not any(_meet(place, key) for key in changed)}
+        raise ConfigError([_located(problem, files) for problem in error.problems]) from None
 
 
 def parse_recipe(mapping: Mapping[str, Any], problems: list[str] | None = None) -> Recipe:
@@ -72,6 +85,79 @@ def parse_recipe(mapping: Mapping[str, Any], problems: list[str] | None = None) 
     if problems:
         raise ConfigError([re.sub(r"\bfrom_\b", "from", text) for text in dict.fromkeys(problems)])
     return Recipe(**values)
+
+
+# -- files that extend others ---------------------------------------------------------------------------------
+
+
+def _layers(path: Path, above: tuple[Path, ...] = ()) -> tuple[dict[str, Any], dict[str, Path]]:
+    """A file laid over those it extends: the mapping, and the file that each value stands in, by dotted place.
+
+    above: the files that led here.
+    """
+    own = read_toml(path)
+    mapping: dict[str, Any] = {}
+    files: dict[str, Path] = {}
+    for file in _extended(path, own.pop("extends", []), above):
+        lower, places = _layers(file, (*above, path))
+        lower.pop("out", None)
+        _lay(lower, mapping)
+        files |= places
+    _lay(own, mapping)
+    return mapping, files | dict.fromkeys(_places(own), path)
+
+
+def _extended(path: Path, named: Any, above: tuple[Path, ...]) -> list[Path]:
+    """The files named by `extends` in the file `path`."""
+    names = [named] if isinstance(named, str) else named
+    if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
+        raise ValueError(f"{path}: extends={named!r} must be the path of a recipe, or a list of such paths.")
+    trail = (*above, path)
+    for name in names:
+        file = path.parent / name
+        if not file.is_file():
+            raise ValueError(
+                f"{path}: extends={name!r}, but {file} does not exist; paths start from the folder of {path.name}."
+            )
+        if file.resolve() in [one.resolve() for one in trail]:
+            circle = " -> ".join(str(one) for one in (*trail, file))
+            raise ValueError(f"{path}: extends={name!r} leads in a circle ({circle}); leave it out of one of them.")
+    return [path.parent / name for name in names]
+
+
+def _lay(upper: Mapping[str, Any], lower: dict[str, Any]) -> None:
+    """Lay one mapping over another, in place."""
+    for key, value in upper.items():
+        if isinstance(value, Mapping):
+            below = lower.get(key)
+            lower[key] = dict(below) if isinstance(below, Mapping) else {}
+            _lay(value, lower[key])
+        else:
+            lower[key] = value
+
+
+def _places(mapping: Mapping[str, Any], where: str = "") -> list[str]:
+    """The dotted places of all values that are no tables."""
+    found = []
+    for key, value in mapping.items():
+        found += _places(value, f"{where}{key}.") if isinstance(value, Mapping) else [f"{where}{key}"]
+    return found
+
+
+def _located(problem: str, files: Mapping[str, Path]) -> str:
+    """The message with the file it is about before it, where that is known."""
+    place = re.sub(r"^(\w+): (\w+)=.*", r"\1.\2", problem)  # "system: keep=0; ..." is about system.keep
+    place = re.match(r"[\w.-]*", place).group().strip(".")
+    about = {file for known, file in files.items() if _meet(place, known)}
+    return f"{about.pop()}: {problem}" if len(about) == 1 else problem
+
+
+def _meet(one: str, other: str) -> bool:
+    """Whether two places are the same, or one lies in the other."""
+    return f"{one}.".startswith(f"{other}.") or f"{other}.".startswith(f"{one}.")
+
+
+# -- tables ------------------------------------------------------------------------------------------------------
 
 
 def _fill(kind: type, table: Any, where: str, problems: list[str]) -> Any:

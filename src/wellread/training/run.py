@@ -175,6 +175,8 @@ def check_resumable(recipe: Recipe, folder: Path) -> None:
     free = set(FREE)
     if {before.get("training.schedule"), now.get("training.schedule")} <= ENDLESS:
         free.add("training.steps")
+    if now.get("training.schedule_steps") is not None:
+        free.add("training.steps")
     changed = [key for key in {**before, **now} if key not in free and before.get(key) != now.get(key)]
     if changed:
         told = "; ".join(f"{key} was {before.get(key)!r} and is {now.get(key)!r}" for key in changed)

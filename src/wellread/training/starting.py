@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from wellread.memory.fingerprint import check
 from wellread.memory.store import Memory
-from wellread.model import Model, as_system, build_model, load_model, transfer
+from wellread.model import NAMED, Model, as_system, build_model, load_model, transfer
 from wellread.nn import t5_hub
 from wellread.nn.building import build_from_bert, build_from_scratch, build_from_t5, default_encoder_path
 from wellread.training.config import InitConfig, Recipe
@@ -70,7 +70,7 @@ def _kind(init: InitConfig) -> str:
     if init.from_ == "default":
         return "bert"
     folder = Path(init.from_)
-    if (folder / "system.json").is_file():
+    if (folder / "system.json").is_file() or (init.from_ in NAMED and not folder.is_dir()):
         return "model"
     if not (folder / "config.json").is_file():
         raise ValueError(

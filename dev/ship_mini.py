@@ -1,0 +1,147 @@
+"""Put a trained model into the package as wellread-mini: int8 weights, recipe, record of the run, card.
+
+command:  python dev/ship_mini.py RUN_FOLDER RECIPE        (RUN_FOLDER/last was trained by RECIPE; WELLREAD_DATA is set)
+
+The old model stays in its place until the new one is whole.
+"""
+
+from __future__ import annotations
+
+import argparse
+import hashlib
+import json
+import os
+import shutil
+import tempfile
+from collections.abc import Mapping
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import click
+import torch
+from model_card import MINI, RESULTS, ROOT, card
+
+from wellread import __version__
+from wellread.model import Model, load_model, save_model
+from wellread.training.checkpoint import RunLog, read_checkpoint
+from wellread.training.recipes import load_recipe
+from wellread.training.run import RECORD, check_resumable
+
+NAME = "wellread-mini"
+MOST_BYTES = 40 << 20
+
+
+def ship(run: Path, recipe: Path, *, place: Path = MINI, results: Path = RESULTS, most: int = MOST_BYTES) -> Path:
+    """Make the folder `place` from RUN/last. ValueError where the recipe is not the run's, or too much comes out."""
+    state = read_checkpoint(run)
+    if state is None:
+        raise ValueError(f"{run} is no run that trained here; give the folder of one (it holds checkpoint.pt).")
+    check_resumable(load_recipe(recipe), run)
+    source = run / "last"
+    model = load_model(source)
+    _check_end(model, state, run)
+    place.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=place.parent, prefix=".mini-") as name:
+        made = Path(name) / "model"
+        save_model(made, model, weights="int8")
+        load_model(made)
+        if (source / "confidence.json").is_file():
+            shutil.copyfile(source / "confidence.json", made / "confidence.json")
+        shutil.copyfile(recipe, made / "recipe.toml")
+        record = {
+            "name": NAME,
+            "made": {
+                "command": f"python dev/ship_mini.py {portable(run)} {portable(recipe)}",
+                "date": datetime.now(UTC).date().isoformat(),
+                "wellread": __version__,
+            },
+            "checkpoint": {"folder": portable(source), "sha256": hashes(source)},
+            "recipe": {"file": portable(recipe), "sha256": sha256(recipe)},
+            "weights": "int8",
+            "files": hashes(made),
+            "stages": stages(run, state["step"]),
+        }
+        (made / "run.json").write_text(json.dumps(record, indent=1, ensure_ascii=False) + "\n", encoding="utf8")
+        (made / "CARD.md").write_text(card(made, results), encoding="utf8")
+        size = sum(file.stat().st_size for file in made.iterdir())
+        if size > most:
+            raise ValueError(f"the model takes {size / 2**20:.1f} MiB; at most {most / 2**20:.0f} MiB are packaged.")
+        shutil.rmtree(place, ignore_errors=True)
+        os.replace(made, place)
+    return place
+
+
+def _check_end(model: Model, state: Mapping[str, Any], run: Path) -> None:
+    """`last` is written where a run ends; one that was gone on with and killed has left it behind."""
+    found = model.system.state_dict()
+    if not all(torch.equal(found[name], weight) for name, weight in state["weights"].items()):
+        raise ValueError(
+            f"{run / 'last'} does not hold the weights of the run's checkpoint at step {state['step']}; "
+            "let the run go on to its end, or stop it with ctrl-C, which writes them."
+        )
+
+
+def stages(run: Path, step: int) -> list[dict[str, Any]]:
+    """The records of a run, up to a step, and of those it started from, the first one first."""
+    record = json.loads((run / RECORD).read_text(encoding="utf8"))
+    rows = [json.loads(line) for line in (run / RunLog.NAME).read_text(encoding="utf8").splitlines()]
+    rows = [row for row in rows if row["step"] <= step]
+    evaluated = [row["dev"] for row in rows if "dev" in row]
+    stage = {
+        "run": portable(run),
+        "steps": step,
+        "hours": round(sum(row["seconds"] for row in rows) / 3600, 2),
+        "dev": evaluated[-1] if evaluated else None,
+        **clean(record),
+    }
+    before = Path(record["recipe"]["init"]["from"]).parent
+    state = read_checkpoint(before)
+    return [stage] if state is None else [*stages(before, state["step"]), stage]
+
+
+def clean(value: Any) -> Any:
+    """The same value without places of this machine alone."""
+    if isinstance(value, Mapping):
+        return {key: clean(part) for key, part in value.items()}
+    if isinstance(value, list):
+        return [clean(part) for part in value]
+    return portable(value) if isinstance(value, str) and value.startswith(("/", "~")) else value
+
+
+def portable(path: str | Path) -> str:
+    """A path as it means something elsewhere: below the data folder, below the repository, else its name alone."""
+    full = Path(path).expanduser().resolve()
+    data = os.environ.get("WELLREAD_DATA")
+    roots = {Path(data).resolve(): "$WELLREAD_DATA/"} if data else {}
+    for root, shown in (roots | {ROOT.resolve(): ""}).items():
+        if full.is_relative_to(root):
+            return f"{shown}{full.relative_to(root)}"
+    return full.name
+
+
+def hashes(folder: Path) -> dict[str, str]:
+    """SHA-256 of the files that hold a folder's weights."""
+    return {file.name: sha256(file) for file in sorted(folder.glob("model*"))}
+
+
+def sha256(file: Path) -> str:
+    with file.open("rb") as opened:
+        return hashlib.file_digest(opened, "sha256").hexdigest()
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("run", type=Path, help="folder of the run")
+    parser.add_argument("recipe", type=Path, help="the recipe it was trained by")
+    chosen = parser.parse_args()
+    try:
+        place = ship(chosen.run, chosen.recipe)
+    except ValueError as error:
+        raise SystemExit(f"ship_mini: {error}") from error
+    for file in sorted(place.iterdir()):
+        click.echo(f"{file.stat().st_size:>12,}  {file.relative_to(ROOT)}")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,350 @@
+"""Claims and a budget -> the recipes of all their runs, where they lie, and what they will take.
+
+A run is known by a hash of everything that decides it: the recipe, the weights it starts from, the passages, the index
+and the questions, but not where any of them lies. Runs that come to the same hash are one run.
+"""
+
+from __future__ import annotations
+
+import copy
+import hashlib
+import json
+import os
+import tomllib
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field, replace
+from functools import cached_property
+from importlib.resources import files
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from wellread.claims.claim import Ask, Claim, Run
+from wellread.claims.starts import STARTS, layers_of, pretrained_path, with_layers
+from wellread.config import from_mapping, to_mapping
+from wellread.memory.manifest import Manifest
+from wellread.model import model_path
+from wellread.nn.checkpoints import read_json
+from wellread.nn.encoder_decoder import ReaderConfig, build_reader
+from wellread.systems import SYSTEMS
+from wellread.systems.base import System
+from wellread.training.config import DevConfig, Recipe
+from wellread.training.recipes import parse_recipe
+
+__all__ = ["DEV", "WORLDS", "Planned", "Planner", "Settings"]
+
+WORLDS: dict[str, dict[str, Any]] = {
+    "squad": {},
+    "wide": {"corpus": "runs/mini/corpus", "index": "runs/mini/index", "drop_unanswerable": True},
+}
+"""Which passages are searched: what the template's [data] is changed by."""
+DEV: dict[str, tuple[str | None, str]] = {
+    "squad": (None, "squad"),
+    "nq": ("$WELLREAD_DATA/qa/nq_gold.jsonl.gz", "wide"),
+    "slots": ("$WELLREAD_DATA/kilt/slots_dev.jsonl.gz", "wide"),
+}
+"""Dev questions -> their file, None for the template's, and the world they are asked in."""
+
+# Frozen in every run: all variants then train the same words, and a step takes half of the time.
+EMBEDDINGS = ("embed_tokens.", "placing.")
+OWNERS = ("reader.encoder.", "question_encoder.")
+# What may differ between two runs with the same outcome.
+FREE = ("save_every", "log_every", "activation_checkpointing", "device")
+PLACES = ("corpus", "index", "memory")
+# What a step costs is guessed from these sizes (squad's) and this speed: bf16 on one core of an AMD EPYC with AVX-512.
+QUESTION_TOKENS, PASSAGE_TOKENS, TARGET_TOKENS = 15, 157, 6
+FLOPS_PER_SECOND = 100e9
+FORWARD_AND_BACKWARD = 3
+
+
+@dataclass(frozen=True)
+class Settings:
+    """What `wellread reproduce` was asked for.
+
+    base: the reader that runs start from. memory: of that reader, None to encode passages while training. out: folder
+    of the results; work: of the runs. seeds: trainings of every variant; steps: of a training; passages: candidates
+    of a training question; limit: dev questions. changes: of the recipe, "training.batch_size" -> value.
+    """
+
+    base: Path
+    memory: Path | None = None
+    work: Path = Path("runs/claims")
+    out: Path = Path("results/claims")
+    seeds: int = 2
+    steps: int = 150
+    passages: int = 2
+    limit: int = 200
+    changes: Mapping[str, Any] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        for name in ("seeds", "steps", "passages", "limit"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"{name}={getattr(self, name)}; it must be at least 1.")
+
+
+@dataclass(frozen=True)
+class Planned:
+    """A run with its seed. before: runs it needs. key: its hash. flops: what training it takes, roughly."""
+
+    run: Run
+    seed: int
+    recipe: Recipe
+    key: str
+    folder: Path
+    before: tuple[Planned, ...]
+    flops: float
+
+    @property
+    def last(self) -> Path:
+        """The trained model."""
+        return self.folder / "last"
+
+    @property
+    def steps(self) -> int:
+        return self.recipe.training.steps
+
+    @property
+    def minutes(self) -> float:
+        """Guessed, of one core."""
+        return self.flops / FLOPS_PER_SECOND / 60
+
+    def chain(self) -> Iterator[Planned]:
+        """This run and those it needs, in the order they are trained."""
+        for before in self.before:
+            yield from before.chain()
+        yield self
+
+
+class Planner:
+    """Plans runs of one budget. ValueError where the base is no model, or something a recipe names is not there."""
+
+    def __init__(self, settings: Settings) -> None:
+        self.settings = settings
+        self.base = model_path(settings.base)
+        self.config = from_mapping(ReaderConfig, read_json(self.base / "reader.json"), where="reader")
+        self.memory = None if settings.memory is None else Manifest.read(settings.memory)
+        self._digests: dict[Path, str] = {}
+        self._systems: dict[str, System] = {}
+
+    @cached_property
+    def template(self) -> dict[str, Any]:
+        """recipe.toml with the changes asked for."""
+        text = files("wellread.data").joinpath("claims", "recipe.toml").read_text(encoding="utf8")
+        template = tomllib.loads(text)
+        for place, value in self.settings.changes.items():
+            *tables, key = place.split(".")
+            table = template
+            for name in tables:
+                table = table.setdefault(name, {})
+            table[key] = value
+        return template
+
+    def missing(self, claim: Claim) -> list[Path]:
+        """What a claim needs that is not there: passages, indexes, questions."""
+        variants = claim.variants.values()
+        runs = [each for variant in variants for each in _chain(variant.run)]
+        worlds = {run.world for run in runs} | {DEV[variant.ask.questions][1] for variant in variants}
+        data = [self.template["data"] | WORLDS[world] for world in sorted(worlds)]
+        places = [Path(table[key], f"{key}.json") for table in data for key in ("corpus", "index")]
+        tasks = {name for run in runs for name in run.tasks}
+        texts = [self.template["tasks"][name]["questions"] for name in sorted(tasks)]
+        texts += [self._dev_file(variant.ask) for variant in variants]
+        # A variable that is not set is told when the recipe is read.
+        files = [Path(os.path.expandvars(text)) for text in dict.fromkeys(texts)]
+        return [path for path in [*places, *files] if not path.exists() and "$" not in str(path)]
+
+    # -- runs ----------------------------------------------------------------------------------------------
+
+    def runs(self, claim: Claim) -> dict[str, list[Planned]]:
+        """Per variant of a claim, its run with every seed."""
+        return {
+            name: [self.plan(variant.run, seed) for seed in range(self.settings.seeds)]
+            for name, variant in claim.variants.items()
+        }
+
+    def plan(self, run: Run, seed: int) -> Planned:
+        """A run with a seed, and those before it."""
+        earlier = [] if isinstance(run.start, str) else [self.plan(run.start, seed)]
+        given = [] if run.transfer is None else [self.plan(run.transfer[0], seed)]
+        system = self.system(run)
+        start = str(earlier[0].last if earlier else self.start_path(run.start))
+        written = self._written(run, seed, system, start=start, given=given[0].last if given else None)
+        recipe = replace(parse_recipe(written), dev=None)
+        described = {
+            "recipe": _placeless(written),
+            "system": to_mapping(system.config),
+            "start": earlier[0].key if earlier else self.start_key(run.start),
+            "transfer": given[0].key if given else None,
+            "passages": self._passages(recipe),
+            "questions": {name: self.digest(task.questions) for name, task in recipe.tasks.items()},
+            "memory": None if recipe.data.memory is None else _of_memory(self.memory),
+        }
+        key = _hash(described)
+        folder = self.settings.work / f"{run.system}-{key}"
+        before = (*earlier, *given)
+        return Planned(run, seed, recipe, key, folder, before, self._flops(recipe, system))
+
+    def system(self, run: Run) -> System:
+        """The nets of a run without their weights: what they store, what is frozen, whether the options fit."""
+        reader = self._reader(run)
+        key = _hash([run.system, dict(run.options), layers_of(reader)])
+        if key not in self._systems:
+            kind = SYSTEMS[run.system]
+            with torch.device("meta"):
+                self._systems[key] = kind(from_mapping(kind.Config, run.options, where="system"), build_reader(reader))
+        return self._systems[key]
+
+    def _reader(self, run: Run) -> ReaderConfig:
+        if not isinstance(run.start, str):
+            return self._reader(run.start)
+        layers = layers_of(self.config)
+        return with_layers(self.config, max(round(layers * STARTS[run.start].share), 1))
+
+    def _written(self, run: Run, seed: int, system: System, *, start: str, given: Path | None) -> dict[str, Any]:
+        """The recipe of a run, as TOML has it."""
+        settings, template = self.settings, copy.deepcopy(self.template)
+        steps = max(round(settings.steps * run.steps), 1)
+        top_k = run.passages or settings.passages
+        template["init"] = {**template.get("init", {}), "from": start}
+        template["system"] = {"name": run.system, **run.options}
+        template["training"] |= {"steps": steps, "seed": seed, "warmup": steps // 10, "freeze": _frozen(system)}
+        template["data"] |= WORLDS[run.world]
+        template["data"]["stages"] = [{**template["data"]["stages"][0], "top_k": top_k}]
+        template["tasks"] = {name: {**template["tasks"][name], "weight": run.tasks[name]} for name in run.tasks}
+        if run.world != "squad":  # its index is large: look for the candidates of no more questions than are drawn
+            drawn = steps * template["training"]["batch_size"]
+            for task in template["tasks"].values():
+                task["limit"] = min(task.get("limit", drawn), drawn)
+        if self._reads_memory(run, system):
+            template["data"]["memory"] = str(settings.memory)
+        if given is not None:
+            template["transfer"] = {"from": str(given), "parts": list(run.transfer[1])}
+        return template
+
+    def _reads_memory(self, run: Run, system: System) -> bool:
+        """Whether the stored states are those this run's frozen memory encoder would make."""
+        if self.memory is None or run.world != "squad" or "states" not in system.stores or system.train_memory:
+            return False
+        cut = f"{system.cut} of {system.reader.encoder.num_layers}"
+        return cut == self.memory.fingerprint.cut and self._keeps_memory(run, system.cut)
+
+    def _keeps_memory(self, run: Run, cut: int) -> bool:
+        """Whether the first `cut` layers that a run starts with are still the base's."""
+        if isinstance(run.start, str):
+            return STARTS[run.start].keeps_memory and run.transfer is None
+        earlier = self.system(run.start)
+        return not earlier.train_memory and earlier.cut >= cut and self._keeps_memory(run.start, cut)
+
+    # -- starts --------------------------------------------------------------------------------------------
+
+    def start_path(self, name: str) -> Path:
+        """The folder of a start; it is not made here."""
+        return (
+            self.base if STARTS[name].make is None else self.settings.work / "starts" / f"{name}-{self.start_key(name)}"
+        )
+
+    def start_key(self, name: str) -> str:
+        """The hash of a start: of the base, of what is made of it, and of what that needs besides."""
+        start = STARTS[name]
+        before = self.digest(pretrained_path(self.base)) if start.from_record else None
+        return _hash({"base": self.digest(self.base), "start": name if start.make else None, "before": before})
+
+    # -- asking --------------------------------------------------------------------------------------------
+
+    def dev(self, ask: Ask) -> tuple[DevConfig, Recipe]:
+        """The dev questions, and a recipe whose [data] is where their passages are."""
+        template = copy.deepcopy(self.template)
+        template["dev"] |= {"questions": self._dev_file(ask), "limit": self.settings.limit}
+        template["data"] |= WORLDS[DEV[ask.questions][1]]
+        template["system"] = {"name": next(iter(SYSTEMS))}
+        recipe = parse_recipe(template)
+        return recipe.dev, recipe
+
+    def _dev_file(self, ask: Ask) -> str:
+        return DEV[ask.questions][0] or self.template["dev"]["questions"]
+
+    def ask_key(self, ask: Ask, top_k: int) -> str:
+        """The hash of how a reader is asked, the reader aside."""
+        dev, recipe = self.dev(ask)
+        return _hash(
+            {
+                "questions": self.digest(dev.questions),
+                "limit": dev.limit,
+                "passages": self._passages(recipe),
+                "precision": recipe.training.precision,
+                "ask": {"top_k": top_k, "gold": ask.gold, "options": dict(ask.options)},
+            }
+        )
+
+    @staticmethod
+    def _passages(recipe: Recipe) -> list[str]:
+        """Which passages are searched, and how: the fingerprints of corpus and index."""
+        index = read_json(recipe.data.index / "index.json")
+        return [read_json(recipe.data.corpus / "corpus.json")["fingerprint"], index["fingerprint"], index["retriever"]]
+
+    def digest(self, path: Path) -> str:
+        """The hash of a file, or of the files of a folder; read once."""
+        if path not in self._digests:
+            inside = sorted(file for file in path.iterdir() if file.is_file()) if path.is_dir() else [path]
+            total = hashlib.sha256()
+            for file in inside:
+                with open(file, "rb") as stream:
+                    total.update(f"{file.name if path.is_dir() else ''}\0".encode())
+                    total.update(hashlib.file_digest(stream, "sha256").digest())
+            self._digests[path] = total.hexdigest()[:16]
+        return self._digests[path]
+
+    # -- what it takes -------------------------------------------------------------------------------------
+
+    def _flops(self, recipe: Recipe, system: System) -> float:
+        """Of a training, roughly: layers, cross-attention, decoder and output layer, forward and backward."""
+        reader, passages = system.reader, recipe.data.top_k
+        width, depth = reader.encoder.dim, reader.decoder.num_layers
+        layer, cross, decode = (2 * weights * width**2 for weights in (12, 2 * depth, 14 * depth))
+        said = TARGET_TOKENS * (decode + 2 * reader.decoder.vocab_size * width)
+        memory = 0.0
+        if recipe.data.memory is None:
+            backward = FORWARD_AND_BACKWARD if system.train_memory else 1
+            memory = passages * PASSAGE_TOKENS * system.cut * layer * backward
+        live = passages * (QUESTION_TOKENS + PASSAGE_TOKENS) * (reader.encoder.num_layers - system.cut) * layer
+        question = QUESTION_TOKENS * system.cut * layer
+        attended = passages * (QUESTION_TOKENS + PASSAGE_TOKENS) * cross
+        alone = attended + passages * said if hasattr(system, "scorer") else 0.0  # every passage against the answer
+        once = FORWARD_AND_BACKWARD * (live + question + attended + said) + memory + alone
+        return once * recipe.training.batch_size * recipe.training.steps
+
+
+def _chain(run: Run) -> Iterator[Run]:
+    """A run and those it needs."""
+    yield run
+    if not isinstance(run.start, str):
+        yield from _chain(run.start)
+    if run.transfer is not None:
+        yield from _chain(run.transfer[0])
+
+
+def _of_memory(manifest: Manifest) -> dict[str, Any]:
+    """What decides the states that a memory gives."""
+    parts = manifest.fingerprint
+    return {"codec": manifest.codec, **{name: getattr(parts, name) for name in parts.__slots__}}
+
+
+def _frozen(system: System) -> list[str]:
+    names = [name for name, _ in system.named_parameters()]
+    beginnings = [owner + part for owner in OWNERS for part in EMBEDDINGS]
+    return [beginning for beginning in beginnings if any(name.startswith(beginning) for name in names)]
+
+
+def _placeless(written: Mapping[str, Any]) -> dict[str, Any]:
+    """A recipe as written, without what does not change its outcome and without where things lie."""
+    left = {name: dict(table) for name, table in written.items() if name not in ("out", "dev")}
+    left["tasks"] = {name: {**task, "questions": None} for name, task in written["tasks"].items()}
+    for table, keys in {"training": FREE, "data": PLACES, "init": ("from",), "transfer": ("from",)}.items():
+        for key in keys:
+            left.get(table, {}).pop(key, None)
+    return left
+
+
+def _hash(value: Any) -> str:
+    return hashlib.sha256(json.dumps(value, sort_keys=True, ensure_ascii=False).encode()).hexdigest()[:12]

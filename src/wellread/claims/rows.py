@@ -1,0 +1,77 @@
+"""results/claims: one JSON file per claim that was run. What `wellread reproduce` lists and docs/claims.md shows."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from wellread.claims import CLAIMS
+from wellread.claims.claim import Claim
+
+__all__ = ["NOT_RUN", "read_rows", "state", "table", "write_row"]
+
+NOT_RUN = "not run"
+
+
+def write_row(folder: Path, row: Mapping[str, Any]) -> Path:
+    """Write the row of a claim; the one before stays until the new one is whole."""
+    folder.mkdir(parents=True, exist_ok=True)
+    path = folder / f"{row['claim']}.json"
+    waiting = path.with_name(f".{path.name}.{os.getpid()}.part")
+    waiting.write_text(json.dumps(row, indent=1, ensure_ascii=False) + "\n", encoding="utf8")
+    os.replace(waiting, path)
+    return path
+
+
+def read_rows(folder: Path) -> dict[str, dict[str, Any]]:
+    """claim id -> its row, of the claims that were run."""
+    files = {name: folder / f"{name}.json" for name in CLAIMS}
+    return {name: json.loads(file.read_text(encoding="utf8")) for name, file in files.items() if file.is_file()}
+
+
+def state(row: Mapping[str, Any] | None) -> str:
+    """In words: not run, holds, does not hold, undecided."""
+    return NOT_RUN if row is None else row["verdict"]
+
+
+def table(
+    rows: Mapping[str, Mapping[str, Any]], claims: Sequence[Claim] = tuple(CLAIMS.values())
+) -> list[dict[str, str]]:
+    """One row per claim, run or not: what it says, what the paper found, what we found, at which size."""
+    return [_told(claim, rows.get(claim.id)) for claim in claims]
+
+
+def _told(claim: Claim, row: Mapping[str, Any] | None) -> dict[str, str]:
+    return {
+        "claim": f"`{claim.id}`: {claim.says}",
+        "where": f"{claim.paper.upper()}, {claim.where}",
+        "paper": claim.figures.says,
+        "ours": "" if row is None else "; ".join(_variant(each) for each in row["rows"]),
+        "rules": "" if row is None else "; ".join(_rule(each) for each in row["rules"]),
+        "verdict": state(row),
+        "size": "" if row is None else _size(row),
+    }
+
+
+def _variant(each: Mapping[str, Any]) -> str:
+    low, high = each["interval"]
+    return f"{each['variant']} {each['em']:.1f} ({low:.1f} to {high:.1f}), {each['gflops']:.3g} GFLOP"
+
+
+def _rule(each: Mapping[str, Any]) -> str:
+    low, high = each["interval"]
+    counted = low is not None and low == high  # a cost, which has no interval
+    value = "no value" if each["value"] is None else f"{each['value']:.2f}"
+    spread = "interval unknown" if low is None else f"{low:.2f} to {high:.2f}"
+    return f"{each['says']}: {each['verdict']}, {value}{'' if counted else f' ({spread})'}"
+
+
+def _size(row: Mapping[str, Any]) -> str:
+    budget = row["budget"]
+    return (
+        f"{budget['steps']} steps of {budget['batch_size']} questions, {len(row['seeds'])} seeds, "
+        f"{budget['questions']} dev questions; {row['hardware']}; {row['date']}"
+    )

@@ -1,0 +1,287 @@
+"""A claim, run: its trainings, what they answer, the verdict, a row and a plot. Goes on where it was stopped.
+
+A run's folder is an ordinary one of `wellread train`, and besides holds
+done.json         that it was trained to the end, and how long that took
+asked-HASH.json   what it answered, when it was asked in the way of that hash
+"""
+
+from __future__ import annotations
+
+import datetime
+import json
+import math
+import shlex
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from filelock import FileLock
+
+from wellread.claims.claim import Ask, Claim, Variant
+from wellread.claims.measure import ask_all, dev_questions, with_gold
+from wellread.claims.plan import Planned, Planner
+from wellread.claims.rows import read_rows, write_row
+from wellread.claims.rules import HOLDS, UNDECIDED, Measured, interval, verdict
+from wellread.claims.starts import STARTS
+from wellread.corpus.store import Corpus
+from wellread.evaluation.plots import Line, Panel, check_plot, panel_plot
+from wellread.evaluation.report import hardware
+from wellread.memory.store import Memory
+from wellread.model import load_model, save_model
+from wellread.training.candidates import open_finder
+from wellread.training.checkpoint import FILE as CHECKPOINT
+from wellread.training.checkpoint import replace_folder
+from wellread.training.run import run_recipe
+
+__all__ = ["Stopped", "outstanding", "run_claim"]
+
+DONE = "done.json"
+Talk = Callable[[str], None]
+
+
+class Stopped(Exception):
+    """A signal asked a training to stop; the same call goes on from there."""
+
+
+def run_claim(
+    planner: Planner,
+    claim: Claim,
+    *,
+    command: str = "",
+    again: bool = False,
+    progress: bool = False,
+    say: Talk = lambda text: None,
+) -> dict[str, Any]:
+    """The row of a claim, which is also written into the folder of the results, with a plot.
+
+    What was trained and asked before with the same budget is taken over, a whole row unless `again`. command: what the
+    row says it was made by. Raises Stopped.
+    """
+    out = planner.settings.out
+    plot = out / f"{claim.id}.svg"
+    check_plot(plot)
+    runs = planner.runs(claim)
+    plan = plan_key(planner, claim, runs)
+    kept = read_rows(out).get(claim.id)
+    if kept is not None and kept["plan"] == plan and plot.is_file() and not again:
+        return kept
+    for name, variant in claim.variants.items():
+        for planned in runs[name]:
+            say(f"{claim.id}: {name}, seed {planned.seed}")
+            train(planner, planned, progress=progress)
+            asked(planner, planned, variant.ask)
+    measured = {name: _measured(planner, runs[name], variant.ask) for name, variant in claim.variants.items()}
+    row = _row(planner, claim, runs, measured) | {"plan": plan, "command": command or f"wellread reproduce {claim.id}"}
+    write_row(out, row)
+    panel_plot(plot, panels(claim, row))
+    return row
+
+
+def plan_key(planner: Planner, claim: Claim, runs: Mapping[str, Sequence[Planned]]) -> str:
+    """What a row is made of: the hashes of all its runs and of how they are asked."""
+    asks = {
+        name: planner.ask_key(variant.ask, _top_k(runs[name][0], variant.ask))
+        for name, variant in claim.variants.items()
+    }
+    return ",".join(f"{name}:{asks[name]}:{'+'.join(run.key for run in runs[name])}" for name in claim.variants)
+
+
+def outstanding(planned: Sequence[Planned]) -> list[Planned]:
+    """The runs, and those they need, that were not trained yet; each once."""
+    found = {run.key: run for each in planned for run in each.chain()}
+    return [run for run in found.values() if not (run.folder / DONE).is_file()]
+
+
+# -- training ----------------------------------------------------------------------------------------------
+
+
+def train(planner: Planner, planned: Planned, *, progress: bool = False) -> None:
+    """Train a run, those before it first, unless that is done. Raises Stopped."""
+    for before in planned.before:
+        train(planner, before, progress=progress)
+    # Claims share runs: of two processes that want the same one, one trains it and the other waits.
+    with _alone(planned.folder):
+        if (planned.folder / DONE).is_file():
+            return
+        if isinstance(planned.run.start, str):
+            make_start(planner, planned.run.start)
+        report = run_recipe(planned.recipe, planned.folder, progress=progress)
+        if not report.finished:
+            raise Stopped(str(planned.folder))
+        done = {"key": planned.key, "steps": report.steps, "seconds": _seconds(planned.folder), "hardware": hardware()}
+        (planned.folder / DONE).write_text(json.dumps(done) + "\n", encoding="utf8")
+        # What is only needed to go on takes more room than the model itself.
+        (planned.folder / CHECKPOINT).unlink()
+
+
+def make_start(planner: Planner, name: str) -> Path:
+    """Make the reader that runs start from, unless it is there."""
+    folder, make = planner.start_path(name), STARTS[name].make
+    if make is None:
+        return folder
+    with _alone(folder):
+        if not (folder / "system.json").is_file():
+            model = make(planner.base)
+            replace_folder(folder, lambda part: save_model(part, model))
+    return folder
+
+
+def _alone(folder: Path) -> FileLock:
+    """While it is held, no other process works in the folder."""
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    return FileLock(folder.with_name(f".{folder.name}.lock"))
+
+
+def _seconds(folder: Path) -> float:
+    rows = [json.loads(line) for line in (folder / "log.jsonl").read_text(encoding="utf8").splitlines()]
+    return round(sum(row["seconds"] for row in rows), 1)
+
+
+# -- asking ------------------------------------------------------------------------------------------------
+
+
+def asked(planner: Planner, planned: Planned, ask: Ask) -> dict[str, Any]:
+    """What a trained run answers: {"em", "kept", "flops", "top_k", ...}; asked now unless it was before."""
+    top_k = _top_k(planned, ask)
+    file = planned.folder / f"asked-{planner.ask_key(ask, top_k)}.json"
+    if file.is_file():
+        return json.loads(file.read_text(encoding="utf8"))
+    dev, recipe = planner.dev(ask)
+    data, corpus = recipe.data, Corpus.open(recipe.data.corpus)
+    finder = open_finder(index=data.index, candidates=None, cache=planner.settings.work, progress=False)
+    questions = dev_questions(dev)
+    model = load_model(planned.last, options=dict(ask.options))
+    stored = planned.recipe.data.memory
+    memory = Memory.open(stored) if stored is not None and data.corpus == planned.recipe.data.corpus else None
+    found = ask_all(
+        model,
+        questions,
+        with_gold(questions, finder, corpus, top_k=top_k, gold=ask.gold),
+        corpus=corpus,
+        memory=memory,
+        precision=recipe.training.precision,
+    )
+    told = {"top_k": top_k, "gold": ask.gold, "options": dict(ask.options), "questions": len(questions)}
+    row = {**told, "flops": found.flops, "em": found.em, "kept": found.kept}
+    file.write_text(json.dumps(row) + "\n", encoding="utf8")
+    return row
+
+
+def _top_k(planned: Planned, ask: Ask) -> int:
+    return ask.top_k or planned.recipe.data.top_k
+
+
+def _measured(planner: Planner, runs: Sequence[Planned], ask: Ask) -> Measured:
+    rows = [asked(planner, planned, ask) for planned in runs]
+    return Measured(np.array([row["em"] for row in rows]), float(np.mean([row["flops"] for row in rows])) / 1e9)
+
+
+# -- the row -----------------------------------------------------------------------------------------------
+
+
+def _row(
+    planner: Planner, claim: Claim, runs: Mapping[str, Sequence[Planned]], measured: Mapping[str, Measured]
+) -> dict[str, Any]:
+    judged = [rule.judge(measured) for rule in claim.rules]
+    found = verdict(judged)
+    first = next(iter(runs.values()))[0].recipe.training
+    questions = next(iter(measured.values())).em.shape[1]
+    settings = planner.settings
+    return {
+        "claim": claim.id,
+        "paper": claim.paper,
+        "where": claim.where,
+        "says": claim.says,
+        "verdict": found,
+        "holds": None if found == UNDECIDED else found == HOLDS,
+        "rules": [
+            {
+                "says": each.says,
+                "verdict": each.verdict,
+                "value": _number(each.value),
+                "interval": [_number(each.low), _number(each.high)],
+            }
+            for each in judged
+        ],
+        "rows": [
+            _variant(planner, name, variant, runs[name], measured[name]) for name, variant in claim.variants.items()
+        ],
+        "figures": {"says": claim.figures.says, "series": claim.figures.series},
+        "note": claim.note,
+        "budget": {
+            "steps": settings.steps,
+            "batch_size": first.batch_size,
+            "passages": settings.passages,
+            "questions": questions,
+            "base": str(settings.base),
+            "base_hash": planner.digest(planner.base),
+        },
+        "seeds": list(range(settings.seeds)),
+        "hardware": hardware(),
+        "date": datetime.date.today().isoformat(),
+    }
+
+
+def _variant(
+    planner: Planner, name: str, variant: Variant, runs: Sequence[Planned], measured: Measured
+) -> dict[str, Any]:
+    low, high = interval(measured)
+    rows = [asked(planner, planned, variant.ask) for planned in runs]
+    kept = [value for row in rows for value in row["kept"] if value is not None]
+    first = runs[0].recipe
+    return {
+        "variant": name,
+        "series": variant.series,
+        "x": variant.x,
+        "system": variant.run.system,
+        "options": dict(variant.run.options) | dict(variant.ask.options),
+        "start": variant.run.start if isinstance(variant.run.start, str) else runs[0].before[0].folder.name,
+        "steps": first.training.steps,
+        "trained_with": first.data.top_k,
+        "asked_with": rows[0]["top_k"],
+        "gold_put_in": variant.ask.gold,
+        "em": round(measured.mean, 2),
+        "per_seed": [round(100 * float(np.mean(row["em"])), 2) for row in rows],
+        "interval": [round(low, 2), round(high, 2)],
+        "right_passage_read": round(100 * float(np.mean(kept)), 1) if kept else None,
+        "gflops": round(measured.gflops, 4),
+        "samples_per_tflop": _number(measured.samples_per_tflop),
+        "recipes": [planned.key for planned in runs],
+        "seconds": [json.loads((run.folder / DONE).read_text(encoding="utf8"))["seconds"] for run in runs],
+    }
+
+
+def _number(value: float) -> float | None:
+    return None if math.isnan(value) else round(value, 3)
+
+
+# -- the plot ----------------------------------------------------------------------------------------------
+
+
+def panels(claim: Claim, row: Mapping[str, Any]) -> list[Panel]:
+    """The paper's curve, where its text gives one, beside ours with its intervals."""
+    figures = claim.figures
+    paper = {name: (list(points), list(points.values())) for name, points in figures.series.items()}
+    lines: dict[str, list[Mapping[str, Any]]] = {}
+    for each in row["rows"]:
+        lines.setdefault(each["series"], []).append(each)
+    key = "x" if claim.x == "given" else claim.x
+    ours = {
+        name: Line(
+            x=[each[key] for each in points],
+            y=[each["em"] for each in points],
+            low=[each["interval"][0] for each in points],
+            high=[each["interval"][1] for each in points],
+        )
+        for name, points in ((name, sorted(each, key=lambda point: point[key])) for name, each in lines.items())
+    }
+    title = f"{claim.paper.upper()}, {claim.where}"
+    theirs = [Panel(paper, title=title, x_label=figures.x_label, y_label=figures.y_label)] if paper else []
+    told = f"ours: {row['verdict']}" if paper else f"{title} (shape only); ours: {row['verdict']}"
+    return [*theirs, Panel(ours, title=told, x_label=claim.x_label, y_label="EM")]
+
+
+def command_of(arguments: Sequence[str]) -> str:
+    """A command line as it is typed."""
+    return shlex.join(["wellread", "reproduce", *arguments])
