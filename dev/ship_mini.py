@@ -1,6 +1,7 @@
 """Put a trained model into the package as wellread-mini: int8 weights, recipe, record of the run, card.
 
-command:  python dev/ship_mini.py RUN_FOLDER RECIPE        (RUN_FOLDER/last was trained by RECIPE; WELLREAD_DATA is set)
+command:  python dev/ship_mini.py RUN_FOLDER RECIPE [--set KEY=VALUE]
+          (RUN_FOLDER/last was trained by RECIPE; WELLREAD_DATA is set; --set: options of answering, chosen afterwards)
 
 The old model stays in its place until the new one is whole.
 """
@@ -23,6 +24,7 @@ import torch
 from model_card import MINI, RESULTS, ROOT, card
 
 from wellread import __version__
+from wellread.config import parse_settings
 from wellread.model import Model, load_model, save_model
 from wellread.training.checkpoint import RunLog, read_checkpoint
 from wellread.training.recipes import load_recipe
@@ -32,16 +34,25 @@ NAME = "wellread-mini"
 MOST_BYTES = 40 << 20
 
 
-def ship(run: Path, recipe: Path, *, place: Path = MINI, results: Path = RESULTS, most: int = MOST_BYTES) -> Path:
+def ship(
+    run: Path,
+    recipe: Path,
+    *,
+    options: Mapping[str, Any] | None = None,
+    place: Path = MINI,
+    results: Path = RESULTS,
+    most: int = MOST_BYTES,
+) -> Path:
     """Make the folder `place` from RUN/last. ValueError where the recipe is not the run's, or too much comes out."""
     state = read_checkpoint(run)
     if state is None:
         raise ValueError(f"{run} is no run that trained here; give the folder of one (it holds checkpoint.pt).")
     check_resumable(load_recipe(recipe), run)
     source = run / "last"
-    model = load_model(source)
+    model = load_model(source, options=options)
     _check_end(model, state, run)
     place.parent.mkdir(parents=True, exist_ok=True)
+    settings = "".join(f" --set {key}={value}" for key, value in (options or {}).items())
     with tempfile.TemporaryDirectory(dir=place.parent, prefix=".mini-") as name:
         made = Path(name) / "model"
         save_model(made, model, weights="int8")
@@ -52,10 +63,11 @@ def ship(run: Path, recipe: Path, *, place: Path = MINI, results: Path = RESULTS
         record = {
             "name": NAME,
             "made": {
-                "command": f"python dev/ship_mini.py {portable(run)} {portable(recipe)}",
+                "command": f"python dev/ship_mini.py {portable(run)} {portable(recipe)}{settings}",
                 "date": datetime.now(UTC).date().isoformat(),
                 "wellread": __version__,
             },
+            "options": dict(options or {}),
             "checkpoint": {"folder": portable(source), "sha256": hashes(source)},
             "recipe": {"file": portable(recipe), "sha256": sha256(recipe)},
             "weights": "int8",
@@ -134,9 +146,10 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("run", type=Path, help="folder of the run")
     parser.add_argument("recipe", type=Path, help="the recipe it was trained by")
+    parser.add_argument("--set", dest="settings", action="append", default=[], help="an option of the system")
     chosen = parser.parse_args()
     try:
-        place = ship(chosen.run, chosen.recipe)
+        place = ship(chosen.run, chosen.recipe, options=parse_settings(chosen.settings))
     except ValueError as error:
         raise SystemExit(f"ship_mini: {error}") from error
     for file in sorted(place.iterdir()):

@@ -165,3 +165,22 @@ def test_marked_matches_are_learnt_with_the_live_layers(tiny):
     assert "match" in gradients(system, tiny)
     assert "match" in system.parts()["live"]
     assert "match" not in tiny.system("lumen", "bert").parts()["live"]
+
+
+def test_a_retrieval_prior_brings_the_retrievers_order_in(tiny):
+    inputs, candidates = tiny.batch()
+    candidates = replace(candidates, scores=torch.tensor([[1.0, 4.0, 2.0, 3.0], [9.0, 8.0, 7.0, 6.0]]))
+    with torch.no_grad():
+        own = tiny.system("glimmer", "bert", keep=4).read(inputs, candidates).scores
+        both = tiny.system("glimmer", "bert", keep=4, retrieval_prior=2.0).read(inputs, candidates).scores
+        ruled = tiny.system("glimmer", "bert", keep=2, retrieval_prior=1e4).read(inputs, candidates).kept
+    ranks = torch.tensor([[4.0, 1.0, 3.0, 2.0], [1.0, 2.0, 3.0, 4.0]])
+    shown = candidates.exists
+    # The scores are sums of fp32 products; the same ones on both sides.
+    torch.testing.assert_close((own - both)[shown], (2 * ranks.log())[shown], rtol=1e-4, atol=1e-4)
+    assert ruled.tolist() == [[1, 3], [0, 1]]
+
+
+def test_a_negative_retrieval_prior(tiny):
+    with pytest.raises(ValueError, match=r"retrieval_prior=-1\.0; it must not be negative"):
+        tiny.system("glimmer", retrieval_prior=-1.0)

@@ -732,7 +732,7 @@ ROWS: dict[str, list[Row]] = {
             "extends-missing",
             "a recipe that extends one that does not exist",
             "train top.toml --out new",
-            r"top\.toml: extends='none\.toml', but none\.toml does not exist; paths start from the folder of top\.toml\.",
+            r"top\.toml: extends='none\.toml', but none\.toml does not exist; paths start from its folder\.",
             lambda place: place.write("top.toml", 'extends = "none.toml"\n'),
         ),
     ],

@@ -36,7 +36,7 @@ FILES = ("qa/squad_train", "qa/squad_dev", "qa/nq_open_train", "qa/nq_gold", "ki
 TINY = {"training.batch_size": 2, "training.precision": "fp32"}
 SMALL = ["--steps", "2", "--seeds", "2", "--limit", "4", "--set", "training.batch_size=2"]
 SMALL += ["--set", "training.precision=fp32"]
-BASE, MEMORY = Path("runs/squad/start/last"), Path("runs/squad/memory")
+BASE, MEMORY = Path("runs/squad/start/last"), Path("runs/squad/memory-bf16")
 
 
 @pytest.fixture(scope="module")

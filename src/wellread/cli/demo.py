@@ -20,8 +20,6 @@ if TYPE_CHECKING:
 
 # name shown -> (system that reads the weights, passages retrieved); GLIMMER reads its best few of them to the end.
 READERS = {"GLIMMER": ("glimmer", 20), "LUMEN": ("lumen", 10), "FiD": ("fid", 5)}
-# Where no weights came along: name shown -> (system that is trained, system it is read as, passages retrieved).
-TRAINED = {"GLIMMER": ("glimmer", "glimmer", 10), "LUMEN": ("glimmer", "lumen", 5), "FiD": ("fid", "fid", 5)}
 BATCH_SIZE = 8
 
 
@@ -29,9 +27,8 @@ BATCH_SIZE = 8
 @click.option("--out", default=".demo", show_default=True, help="Folder of everything the demo makes.")
 @click.option("--questions", "count", default=12, show_default=True, type=POSITIVE, help="Questions asked aloud.")
 @click.option("--limit", default=None, type=POSITIVE, help="Measure on this many questions, for a shorter demo.")
-@click.option("--steps", default=None, type=int, help="Training steps, where no trained model came along.")
 @json_option
-def command(out: str, count: int, limit: int | None, steps: int | None, as_json: bool) -> None:
+def command(out: str, count: int, limit: int | None, as_json: bool) -> None:
     """Build corpus, index and memory of the embedded almanac, ask three readers, and compare what they cost.
 
     \b
@@ -39,7 +36,6 @@ def command(out: str, count: int, limit: int | None, steps: int | None, as_json:
       wellread demo --out .demo
     """
     from wellread.corpus.questions import read_questions
-    from wellread.model import NAMED, holds_weights
 
     home = Path(out)
     home.mkdir(parents=True, exist_ok=True)
@@ -47,12 +43,7 @@ def command(out: str, count: int, limit: int | None, steps: int | None, as_json:
     _build(home)
     questions = list(read_questions(home / "questions.jsonl"))
     dev = [question for question in questions if question.metadata.get("split") == "dev"]
-    if holds_weights(NAMED[DEFAULT_MODEL]):
-        pipelines = _default_readers(home)
-    else:
-        from wellread.cli.demo_training import trained_readers
-
-        pipelines, questions = trained_readers(home, TRAINED, steps=steps), dev
+    pipelines = _default_readers(home)
     picked, measured = _spread(dev, count), _spread(questions, limit)
     _say(f"3/4  {len(picked)} questions")
     shown = {name: _ask(picked, *reader) for name, reader in pipelines.items()}

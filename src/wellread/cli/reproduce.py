@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from wellread.claims.claim import Claim
     from wellread.claims.plan import Planner
 
-BASE, MEMORY = "runs/squad/start/last", "runs/squad/memory"
+BASE, MEMORY = "runs/squad/start/last", "runs/squad/memory-bf16"
 # Asking a trained reader one dev question, beside its training: seconds, guessed.
 ASKING = 0.25
 

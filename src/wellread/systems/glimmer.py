@@ -55,7 +55,8 @@ class GlimmerConfig(LiveConfig):
     the end (figure 5). score: from the first token of the pair, the mean of the question's tokens, or the mean
     of all (table 3 has the first and the last). reranker: "shared" uses LiveEncA, "separate" a copy of those
     layers for scoring only (table 1). distillation_weight, _temperature, distill_over: the auxiliary loss;
-    weight 0 switches it off (table 3).
+    weight 0 switches it off (table 3). retrieval_prior: how much the retriever's order counts beside the score, 0
+    as in the paper; a reranker of one small layer is better than it only together with it.
     """
 
     train_memory: bool = True
@@ -67,11 +68,13 @@ class GlimmerConfig(LiveConfig):
     distillation_weight: float = 1.0
     distillation_temperature: float = 1.0
     distill_over: Literal["kept", "all"] = "all"
+    retrieval_prior: float = 0.0
 
     def __post_init__(self) -> None:
         super().__post_init__()
         require(0 < self.rerank_share <= 1, f"rerank_share={self.rerank_share}; it must be above 0, at most 1.")
         require(self.keep >= 1, f"keep={self.keep}; it must be at least 1.")
+        require(self.retrieval_prior >= 0, f"retrieval_prior={self.retrieval_prior}; it must not be negative.")
         require(
             self.distillation_temperature > 0,
             f"distillation_temperature={self.distillation_temperature}; it must be above 0.",
@@ -125,6 +128,7 @@ class Glimmer(LiveSystem):
         question = self.question_states(inputs)
         pairs = self.pairs(inputs, candidates, question)
         first, scores = self._first_stage(pairs)
+        scores = self._with_prior(scores, candidates)
         keep = min(self.config.keep, candidates.num_passages)
         kept = keep_best(scores, candidates.exists, keep)
         if first is None:
@@ -139,6 +143,7 @@ class Glimmer(LiveSystem):
             return super().losses(batch)
         question = self.question_states(inputs)
         first, scores = self._first_stage(self.pairs(inputs, candidates, question), full=True)
+        scores = self._with_prior(scores, candidates)
         kept = keep_best(scores, candidates.exists, min(config.keep, candidates.num_passages))
         columns = all_columns(candidates.exists) if config.distill_over == "all" else kept
         deep = self._second_stage(first.take(columns))
@@ -198,6 +203,14 @@ class Glimmer(LiveSystem):
         chosen = scored[..., None].to(states.dtype)
         pooled = (states * chosen).sum(2) / chosen.sum(2).clamp_min(1)
         return self.scorer(pooled).squeeze(-1).float()
+
+    def _with_prior(self, scores: Tensor, candidates: CandidateBatch) -> Tensor:
+        """Scores less retrieval_prior * log(rank), the rank being the retriever's, from 1."""
+        if self.config.retrieval_prior == 0:
+            return scores
+        found = candidates.scores.masked_fill(~candidates.exists, -torch.inf)
+        above = (found[:, None, :] > found[:, :, None]).sum(-1)
+        return scores - self.config.retrieval_prior * torch.log1p(above.float())
 
     def _second_stage(self, pairs: Pairs) -> Pairs:
         layers = self.reader.encoder.num_layers

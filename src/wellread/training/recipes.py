@@ -117,7 +117,7 @@ def _extended(path: Path, named: Any, above: tuple[Path, ...]) -> list[Path]:
         file = path.parent / name
         if not file.is_file():
             raise ValueError(
-                f"{path}: extends={name!r}, but {file} does not exist; paths start from the folder of {path.name}."
+                f"{path}: extends={name!r}, but {file} does not exist; paths start from its folder."
             )
         if file.resolve() in [one.resolve() for one in trail]:
             circle = " -> ".join(str(one) for one in (*trail, file))
