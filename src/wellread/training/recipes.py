@@ -116,9 +116,7 @@ def _extended(path: Path, named: Any, above: tuple[Path, ...]) -> list[Path]:
     for name in names:
         file = path.parent / name
         if not file.is_file():
-            raise ValueError(
-                f"{path}: extends={name!r}, but {file} does not exist; paths start from its folder."
-            )
+            raise ValueError(f"{path}: extends={name!r}, but {file} does not exist; paths start from its folder.")
         if file.resolve() in [one.resolve() for one in trail]:
             circle = " -> ".join(str(one) for one in (*trail, file))
             raise ValueError(f"{path}: extends={name!r} leads in a circle ({circle}); leave it out of one of them.")
