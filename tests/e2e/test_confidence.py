@@ -108,8 +108,12 @@ def test_lines_of_a_pipe_are_asked_until_an_empty_one_or_the_end(wellread, place
     assert answer.out.startswith("Q: planet\n")
 
 
-# The first terminal that the leader of a session opens is its own: ctrl-C reaches it.
-PROGRAM = "import os; os.open(os.ttyname(0), os.O_RDWR); from wellread.cli.main import main; main()"
+# The first terminal that the leader of a session opens is its own: ctrl-C reaches it. What a shell starts in the
+# background, tests included, is deaf to ctrl-C until told otherwise.
+PROGRAM = (
+    "import os, signal; os.open(os.ttyname(0), os.O_RDWR); signal.signal(signal.SIGINT, signal.default_int_handler); "
+    "from wellread.cli.main import main; main()"
+)
 
 
 class Terminal:
