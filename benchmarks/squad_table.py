@@ -75,7 +75,7 @@ def shown(found: dict) -> dict:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--limit", type=int, default=250, help="dev questions, evenly spaced")
+    parser.add_argument("--limit", type=int, default=300, help="dev questions, evenly spaced")
     parser.add_argument("--timed", type=int, default=12, help="questions asked one by one for time and FLOPs")
     parser.add_argument("--only", nargs="*", choices=list(ROWS), help="rows to measure")
     parser.add_argument("--again", action="store_true", help="measure rows that are there already")

@@ -160,6 +160,12 @@ def test_marked_matches_are_read_whatever_the_padding_and_whoever_encodes(tiny, 
     assert (unmarked - plain).abs().max() > 1e-3  # twenty times what the other order makes
 
 
+def test_marked_matches_start_the_same_whatever_was_drawn_before(tiny):
+    first = tiny.system("lumen", "bert", mark_matches=True).match
+    torch.rand(1)
+    assert torch.equal(tiny.system("lumen", "bert", mark_matches=True).match, first)
+
+
 def test_marked_matches_are_learnt_with_the_live_layers(tiny):
     system = tiny.system("lumen", "bert", mark_matches=True)
     assert "match" in gradients(system, tiny)

@@ -340,7 +340,8 @@ class LiveSystem(FusionSystem):
         )
         self.match = None
         if config.mark_matches:
-            self.match = nn.Parameter(torch.randn(reader.encoder.dim) * MATCH_SIZE)
+            always_the_same = torch.Generator().manual_seed(0)
+            self.match = nn.Parameter(torch.randn(reader.encoder.dim, generator=always_the_same) * MATCH_SIZE)
 
     def parts(self) -> dict[str, list[str]]:
         parts = super().parts()
