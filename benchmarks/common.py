@@ -25,12 +25,6 @@ def data_folder() -> Path:
     return Path(os.environ.get("WELLREAD_DATA", "../shared/data"))
 
 
-def evenly(items: Sequence[Any], count: int) -> list[Any]:
-    """`count` of the items at even distances; all of them where there are no more."""
-    count = min(count, len(items))
-    return [items[index * len(items) // count] for index in range(count)]
-
-
 def measured(path: Path, measure: Callable[[], Mapping[str, Any]], *, again: bool = False) -> dict[str, Any]:
     """What the file holds; measured and written first where there is none, or `again`.
 

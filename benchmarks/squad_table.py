@@ -13,9 +13,9 @@ import json
 from functools import partial
 from pathlib import Path
 
-from common import data_folder, evenly, measured, open_reader
+from common import data_folder, measured, open_reader
 
-from wellread.corpus.questions import read_questions
+from wellread.corpus.questions import evenly, read_questions
 from wellread.evaluation.report import hardware, write_table
 
 RUNS, RESULTS = Path("runs/squad"), Path("results/squad")

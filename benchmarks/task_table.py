@@ -26,9 +26,9 @@ from statistics import fmean
 from typing import Any
 
 from baselines import BASELINES, ask_baseline, evenly_counted
-from common import data_folder, evenly, make_corpus, measured, open_reader
+from common import data_folder, make_corpus, measured, open_reader
 
-from wellread.corpus.questions import read_questions
+from wellread.corpus.questions import evenly, read_questions
 from wellread.corpus.store import Corpus
 from wellread.evaluation.report import Report, can_be_scored, evaluate_answers, hardware, to_markdown, write_table
 from wellread.retrieval import open_index

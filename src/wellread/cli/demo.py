@@ -35,7 +35,7 @@ def command(out: str, count: int, limit: int, as_json: bool) -> None:
     Example:
       wellread demo --out .demo
     """
-    from wellread.corpus.questions import read_questions
+    from wellread.corpus.questions import evenly, read_questions
 
     home = Path(out)
     home.mkdir(parents=True, exist_ok=True)
@@ -44,7 +44,7 @@ def command(out: str, count: int, limit: int, as_json: bool) -> None:
     questions = list(read_questions(home / "questions.jsonl"))
     dev = [question for question in questions if question.metadata.get("split") == "dev"]
     pipelines = _default_readers(home)
-    picked, measured = _spread(dev, count), _spread(questions, limit)
+    picked, measured = evenly(dev, count), evenly(questions, limit)
     _say(f"3/4  {len(picked)} questions")
     shown = {name: _ask(picked, *reader) for name, reader in pipelines.items()}
     _show(picked, shown)
@@ -55,12 +55,6 @@ def command(out: str, count: int, limit: int, as_json: bool) -> None:
 
 def _say(text: str) -> None:
     say(f"\n{text}")
-
-
-def _spread(items: list, count: int) -> list:
-    """So many of the items, at even distances."""
-    count = min(count, len(items))
-    return [items[index * len(items) // count] for index in range(count)]
 
 
 # -- steps -------------------------------------------------------------------------------------------------

@@ -32,11 +32,11 @@ def command(as_json: bool, keep: str | None, **choice: Any) -> None:
     Example:
       wellread eval --model model --memory memory --questions dev.jsonl --json
     """
-    from wellread.corpus.questions import read_questions
+    from wellread.corpus.questions import evenly, read_questions
     from wellread.evaluation.report import can_be_scored
 
     questions = read_questions(choice["questions"], split=choice["split"])
-    questions = _some([item for item in questions if can_be_scored(item)], choice["limit"])
+    questions = evenly([item for item in questions if can_be_scored(item)], choice["limit"])
     if not questions:
         raise ValueError(f"{choice['questions']} holds no questions with answers; give a file that does.")
     pipeline = opened(choice)
@@ -54,13 +54,6 @@ def command(as_json: bool, keep: str | None, **choice: Any) -> None:
         _write(keep, questions, answers)
     result = {"system": pipeline.model.name, **report.to_json()}
     emit(result, as_json, report.to_markdown())
-
-
-def _some(items: list, limit: int | None) -> list:
-    """`limit` of the items, evenly spaced over all of them."""
-    if limit is None or limit >= len(items):
-        return items
-    return [items[index * len(items) // limit] for index in range(limit)]
 
 
 def _write(path: str, questions: list, answers: list) -> None:

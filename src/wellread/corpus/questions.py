@@ -15,7 +15,7 @@ import ast
 import json
 import re
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from itertools import chain
 from pathlib import Path
@@ -31,7 +31,7 @@ from wellread.corpus.readers import beir_file, parts_of, stem_and_suffix
 from wellread.corpus.tables import saved_folders, saved_rows, table_rows
 from wellread.types import Question
 
-__all__ = ["QUESTION_KEYS", "iter_questions", "read_qrels", "read_questions"]
+__all__ = ["QUESTION_KEYS", "evenly", "iter_questions", "read_qrels", "read_questions"]
 
 # field -> the task that a row with this field asks for, unless it says itself
 QUESTION_KEYS = {
@@ -337,3 +337,10 @@ _LAYOUTS = {
     "beir": _beir,
     "datasets": _saved,
 }
+
+
+def evenly(items: Sequence[Any], count: int | None) -> Sequence[Any]:
+    """`count` of the items at even distances, since files are often in the order of their articles; None for all."""
+    if count is None or count >= len(items):
+        return items
+    return [items[index * len(items) // count] for index in range(count)]

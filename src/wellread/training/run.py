@@ -15,7 +15,7 @@ from typing import Any
 import torch
 
 from wellread.config import to_mapping
-from wellread.corpus.questions import read_questions
+from wellread.corpus.questions import evenly, read_questions
 from wellread.corpus.store import Corpus
 from wellread.memory.store import Memory
 from wellread.model import Model
@@ -140,11 +140,7 @@ class _Prepared:
 
 
 def _questions(config: TaskConfig | DevConfig) -> list[Question]:
-    """All questions of a file, or `limit` of them at even distances: files are often in the order of their articles."""
-    questions = read_questions(config.questions, split=config.split)
-    if config.limit is None or config.limit >= len(questions):
-        return questions
-    return [questions[index * len(questions) // config.limit] for index in range(config.limit)]
+    return list(evenly(read_questions(config.questions, split=config.split), config.limit))
 
 
 def _dev_candidates(recipe: Recipe, questions: list[Question], finder: Finder) -> list:
