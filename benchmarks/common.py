@@ -50,8 +50,9 @@ def make_corpus(folder: Path, sources: Sequence[Path]) -> Corpus:
 
 
 def open_reader(
-    model: Path,
+    model: str | Path,
     *,
+    system: str | None = None,
     options: Mapping[str, Any],
     corpus: Path,
     index: Path,
@@ -64,7 +65,7 @@ def open_reader(
     memories: where memories are kept. mark: name them after the model's weights too, so that a model that was trained
     on gets a memory of its own instead of being refused by the old one.
     """
-    loaded, passages = load_model(model, options=options), Corpus.open(corpus)
+    loaded, passages = load_model(model, system=system, options=options), Corpus.open(corpus)
     binding = repr(loaded.fingerprint(str(passages.cutting)))
     ending = f"-{hashlib.blake2b(binding.encode(), digest_size=4).hexdigest()}" if mark else ""
     plain, memory = (memories / f"memory-{name}{ending}" for name in (PLAIN, codec))

@@ -1,7 +1,7 @@
 """Tasks x systems in one run: answers, provenance, time, FLOPs and bytes. Writes results/tasks.md.
 
-command:  python benchmarks/task_table.py --models runs/squad          (folders fid, lumen, ... in it; smollm2 needs
-          what benchmarks/requirements.txt says)
+command:  python benchmarks/task_table.py --systems mini-20-5 mini-lumen-10 bm25 smollm2
+          (smollm2 needs what benchmarks/requirements.txt says; the other systems are runs of one's own in --models)
 
 Corpora and their BM25 indexes are made in runs/ where they are missing. Every cell is kept in
 results/tasks/TASK.SYSTEM.json as soon as it is measured, so the script can be stopped and run again; --tasks and
@@ -51,21 +51,29 @@ class Task:
 
 @dataclass(frozen=True)
 class Reader:
-    """A trained reader. run: its folder in --models. top_k: passages it gets."""
+    """A trained reader. run: its folder in --models, or MINI. top_k: passages it gets."""
 
     run: str
     top_k: int
     options: Mapping[str, Any] = field(default_factory=dict)
+    system: str | None = None
+
+    def model(self, chosen: argparse.Namespace) -> str | Path:
+        """The model's name, or the folder of its weights."""
+        return MINI if self.run == MINI else chosen.models / self.run / chosen.weights
 
 
-ENTITIES = "wiki/entities.parquet"
+MINI, ENTITIES = "wellread-mini", "wiki/entities.parquet"
 # name -> (folder with corpus/ and index/, files it is made of)
 CORPORA: dict[str, tuple[Path, tuple[str, ...]]] = {
     "squad": (Path("runs/squad"), ("qa/squad_passages.jsonl.gz",)),
     "amazon": (RUNS / "amazon", ("qa/amazon_passages.jsonl.gz",)),
     "nq_gold": (RUNS / "nq_gold", ("qa/nq_gold_passages.jsonl.gz",)),
     "entities": (RUNS / "entities", (ENTITIES,)),
-    "open": (RUNS / "open", ("wiki/wiki2018.parquet", ENTITIES)),
+    "open": (
+        Path("runs/wiki18"),
+        ("wiki/wiki2018.parquet", "qa/squad_passages.jsonl.gz", "qa/nq_gold_passages.jsonl.gz"),
+    ),
     "fm2": (RUNS / "fm2", ("kilt/fm2_dev.jsonl.gz",)),
     "fever_symmetric": (RUNS / "fever_symmetric", ("kilt/fever_symmetric_test.jsonl.gz",)),
     "climate_fever": (RUNS / "climate_fever", ("kilt/climate_fever.jsonl.gz",)),
@@ -86,6 +94,8 @@ TASKS = {
     "climate_fever": Task("kilt/climate_fever.jsonl.gz", "climate_fever", "accuracy"),
 }
 READERS = {
+    "mini-20-5": Reader(MINI, 20),
+    "mini-lumen-10": Reader(MINI, 10, system="lumen"),
     "fid-20": Reader("fid", 20),
     "fid-5": Reader("fid", 5),
     "memory_fid-20": Reader("memory_fid", 20),
@@ -121,10 +131,12 @@ def pool(task: str, questions: Sequence[Question], corpus: Corpus, index: Path) 
 
 def measure_reader(name: str, task: str, chosen: argparse.Namespace) -> dict[str, Any]:
     row, questions = READERS[name], questions_of(task, chosen.limit)
+    model = row.model(chosen)
     corpus, index = corpus_of(task)
     folder = pool(task, questions, corpus, index)
     pipeline = open_reader(
-        chosen.models / row.run / chosen.weights,
+        model,
+        system=row.system,
         options=row.options,
         corpus=folder / "corpus",
         index=index,
@@ -135,7 +147,7 @@ def measure_reader(name: str, task: str, chosen: argparse.Namespace) -> dict[str
     report, _ = pipeline.evaluate(
         questions, top_k=row.top_k, timed=chosen.timed, recall_at=(1, 5, FOUND), progress=True
     )
-    return cell(name, task, report, model=str(chosen.models / row.run / chosen.weights), command=chosen.command)
+    return cell(name, task, report, model=str(model), command=chosen.command)
 
 
 def measure_baseline(name: str, task: str, chosen: argparse.Namespace) -> dict[str, Any]:

@@ -199,9 +199,10 @@ def test_unanswerable_questions_are_left_out_on_demand(place, corpus):
         Question("never", "what colour is house number 3", ("purple",)),
         Question("part", "what colour is house number 3", ("hit",)),  # only a part of a word
         Question("known", "what colour is house number 3", ("purple",), ("p3",)),
+        Question("claim", "house number 3 is purple", ("REFUTES",), task="claim"),  # a label stands in no passage
     ]
     ready = prepare(place, corpus, asked, stages=[StageConfig(top_k=20)], drop=True)
-    assert [question.id for question in ready.questions] == ["found", "known"]
+    assert [question.id for question in ready.questions] == ["found", "known", "claim"]
     assert ready.left_out["unanswerable"] == 2
 
 

@@ -141,7 +141,7 @@ class DataConfig:
     corpus: folder of passages. index: folder of a search index over them; or candidates: a file with the
     candidates of every question, as retriever "given" reads it. memory: folder of a memory whose states are read
     instead of encoded, where the memory encoder is frozen. stages: the curriculum, in the order of their
-    steps. drop_unanswerable: leave out questions of which no candidate or positive holds an answer.
+    steps. drop_unanswerable: leave out questions of which no candidate or positive holds an answer; claims stay.
     """
 
     corpus: Path
