@@ -11,12 +11,13 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
 import sys
 from pathlib import Path
 from typing import Any
 
-from wellread.corpus.questions import read_questions
+from common import data_folder
+
+from wellread.corpus.questions import evenly, read_questions
 from wellread.corpus.store import Corpus
 from wellread.evaluation.confidence import Calibration, calibrate
 from wellread.evaluation.reliability import plot_confidence
@@ -32,11 +33,8 @@ def measure(chosen: argparse.Namespace) -> Calibration:
         model = load_model(chosen.model)
         memorize_corpus(Corpus.open(RUNS / "corpus"), model, memory, precision="bf16", retriever="none")
     pipeline = open_pipeline(model=chosen.model, memory=memory, index=RUNS / "index", precision="bf16")
-    data = Path(os.environ.get("WELLREAD_DATA", "../shared/data"))
-    file = data / "qa" / "squad_dev.jsonl.gz"
-    questions = [question for question in read_questions(file) if question.answers]
-    limit = min(chosen.limit, len(questions))
-    questions = [questions[index * len(questions) // limit] for index in range(limit)]
+    file = data_folder() / "qa" / "squad_dev.jsonl.gz"
+    questions = evenly([question for question in read_questions(file) if question.answers], chosen.limit)
     answers = list(pipeline.ask_many(questions, top_k=chosen.top_k, flops=False, progress=True))
     facts = {
         "questions": file.name,

@@ -12,13 +12,13 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
 import resource
 import subprocess
 import sys
 from pathlib import Path
 
 import pyarrow.parquet as pq
+from common import data_folder
 
 from wellread.evaluation.report import hardware, write_table
 
@@ -58,8 +58,7 @@ def main() -> None:
     RESULTS.mkdir(parents=True, exist_ok=True)
     if not (RUNS / "corpus").is_dir():
         RUNS.mkdir(parents=True, exist_ok=True)
-        data = Path(os.environ.get("WELLREAD_DATA", "../shared/data"))
-        table = pq.read_table(data / "wiki" / "wiki2018.parquet", columns=["id", "title", "text"])
+        table = pq.read_table(data_folder() / "wiki" / "wiki2018.parquet", columns=["id", "title", "text"])
         pq.write_table(table.slice(0, chosen.passages), RUNS / "first.parquet")
         run("corpus", str(RUNS / "first.parquet"), "--out", str(RUNS / "corpus"))
     for codec in CODECS if chosen.codec is None else (chosen.codec,):

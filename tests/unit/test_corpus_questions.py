@@ -7,6 +7,7 @@ import json
 import pytest
 
 from wellread.corpus import Corpus, Problem, ingest, iter_questions, read_qrels, read_questions
+from wellread.corpus.questions import evenly
 
 
 def write(path, content) -> object:
@@ -249,3 +250,9 @@ def test_real_question_files(shared_data):
     assert {item.task for item in slots} == {"slot"}
     claims = read_questions(shared_data / "kilt" / "fever_symmetric_dev.jsonl.gz")
     assert {answer for item in claims for answer in item.answers} == {"SUPPORTS", "REFUTES"}
+
+
+def test_evenly_reaches_over_the_whole_file_and_never_repeats():
+    assert evenly(list("abcdefghij"), 4) == ["a", "c", "f", "h"]
+    assert [evenly(range(7), count)[:] for count in (7, 9, None)] == [range(7)] * 3
+    assert evenly([], 3) == []

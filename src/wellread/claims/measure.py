@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 import torch
 
-from wellread.corpus.questions import read_questions
+from wellread.corpus.questions import evenly, read_questions
 from wellread.corpus.store import Corpus
 from wellread.evaluation.flops import count_flops
 from wellread.evaluation.metrics import exact_match
@@ -44,8 +44,7 @@ def dev_questions(config: DevConfig) -> list[Question]:
     questions = [question for question in read_questions(config.questions, split=config.split) if question.answers]
     if not questions:
         raise ValueError(f"{config.questions} holds no questions with answers; give a file that does.")
-    count = min(config.limit, len(questions))
-    return [questions[index * len(questions) // count] for index in range(count)]
+    return list(evenly(questions, config.limit))
 
 
 def with_gold(

@@ -61,13 +61,12 @@ def command(out: str | None, plot: str | None, as_json: bool, **choice: Any) -> 
 
 
 def _questions(choice: dict[str, Any]) -> list:
-    from wellread.corpus.questions import read_questions
+    from wellread.corpus.questions import evenly, read_questions
 
     questions = [item for item in read_questions(choice["questions"], split=choice["split"]) if item.answers]
     if not questions:
         raise ValueError(f"{choice['questions']} holds no questions with answers; give a file that does.")
-    limit = min(choice["limit"] or len(questions), len(questions))
-    return [questions[index * len(questions) // limit] for index in range(limit)]
+    return list(evenly(questions, choice["limit"]))
 
 
 def _as_text(before: ConfidenceReport, after: ConfidenceReport, file: Path) -> str:
