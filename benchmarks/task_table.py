@@ -1,6 +1,6 @@
 """Tasks x systems in one run: answers, provenance, time, FLOPs and bytes. Writes results/tasks.md.
 
-command:  python benchmarks/task_table.py --systems mini-20-5 mini-lumen-10 bm25 smollm2
+command:  python benchmarks/task_table.py --systems mini-20-5 bm25 smollm2
           (smollm2 needs what benchmarks/requirements.txt says; the other systems are runs of one's own in --models)
 
 Corpora and their BM25 indexes are made in runs/ where they are missing. Every cell is kept in
