@@ -93,7 +93,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--model", default="wellread-mini")
     parser.add_argument("--codec", default="pq8")
-    parser.add_argument("--limit", type=int, default=500, help="questions of a task, at even distances")
+    parser.add_argument("--limit", type=int, default=300, help="questions of a task, at even distances")
     parser.add_argument("--tasks", nargs="*", choices=list(TASKS), default=list(TASKS))
     parser.add_argument("--again", action="store_true", help="ask again what was asked already")
     chosen = parser.parse_args()
@@ -106,7 +106,8 @@ def main() -> None:
         f"{to_markdown([build_row(memory)]).rstrip()}\n\nThe memory was read by one process with the threads it was "
         "given; its minutes run from the first passage to the last. GiB hold texts, tokens and states. Passages are "
         f"found by BM25 (20, of which {chosen.model} keeps 5). answer in 20: an accepted answer stands in a passage "
-        "found; answer kept: in one that is read to the end."
+        "found; answer kept: in one that is read to the end. Most questions of nq_open_dev are also those of nq_gold, "
+        "whose gold passages are in this memory."
     )
     write_table(
         Path("results/whole_wiki.md"),
