@@ -5,6 +5,8 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import subprocess
+import sys
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -23,6 +25,12 @@ PLAIN = "bf16"
 def data_folder() -> Path:
     """Where the data lies: $WELLREAD_DATA, else beside the repository."""
     return Path(os.environ.get("WELLREAD_DATA", "../shared/data"))
+
+
+def wellread(*arguments: str | Path) -> dict[str, Any]:
+    """What one wellread command tells with --json."""
+    command = [Path(sys.executable).parent / "wellread", *map(str, arguments), "--json"]
+    return json.loads(subprocess.run(command, check=True, stdout=subprocess.PIPE).stdout)
 
 
 def measured(path: Path, measure: Callable[[], Mapping[str, Any]], *, again: bool = False) -> dict[str, Any]:

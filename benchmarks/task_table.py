@@ -246,7 +246,7 @@ def parsed(arguments: Sequence[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--weights", default="best", help="which weights of a run: best or last")
     parser.add_argument("--codec", default="int8", help="codec of the memories")
     parser.add_argument("--limit", type=int, default=250, help="questions of a task, at even distances")
-    parser.add_argument("--smol-limit", type=int, default=40, help="questions for smollm2, which is slow")
+    parser.add_argument("--smol-limit", type=int, default=24, help="questions for smollm2, which is slow")
     parser.add_argument("--timed", type=int, default=12, help="questions asked one by one for time and FLOPs")
     parser.add_argument("--tasks", nargs="*", choices=list(TASKS), default=list(TASKS))
     parser.add_argument("--systems", nargs="*", choices=SYSTEMS, default=list(SYSTEMS))

@@ -10,13 +10,11 @@ from __future__ import annotations
 
 import argparse
 import json
-import subprocess
-import sys
 from datetime import datetime
 from functools import partial
 from pathlib import Path
 
-from common import data_folder, measured
+from common import data_folder, measured, wellread
 
 from wellread.evaluation.report import hardware, to_markdown, write_table
 from wellread.memory.store import Memory
@@ -29,12 +27,6 @@ TASKS = {
     "nq_gold": "qa/nq_gold.jsonl.gz",
     "squad_dev": "qa/squad_dev.jsonl.gz",
 }
-
-
-def wellread(*arguments: str | Path) -> dict:
-    """What one wellread command tells with --json."""
-    command = [Path(sys.executable).parent / "wellread", *map(str, arguments), "--json"]
-    return json.loads(subprocess.run(command, check=True, stdout=subprocess.PIPE).stdout)
 
 
 def build(model: str, codec: str) -> Path:

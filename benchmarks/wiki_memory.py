@@ -18,7 +18,7 @@ import sys
 from pathlib import Path
 
 import pyarrow.parquet as pq
-from common import data_folder
+from common import data_folder, wellread
 
 from wellread.evaluation.report import hardware, write_table
 
@@ -29,12 +29,10 @@ CODECS = ("bf16", "int8", "pq8", "pq16")
 def run(*arguments: str) -> dict:
     """One wellread command with --json; its result, and the peak resident memory of its process in GiB."""
     before = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss
-    done = subprocess.run(
-        [str(Path(sys.executable).parent / "wellread"), *arguments, "--json"], check=True, stdout=subprocess.PIPE
-    )
+    told = wellread(*arguments)
     peak = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss
     # The counter is the largest of all children so far; it belongs to this one if it rose.
-    return json.loads(done.stdout) | {"peak_gib": peak / 2**20 if peak > before else None}
+    return told | {"peak_gib": peak / 2**20 if peak > before else None}
 
 
 def measure(codec: str, model: str) -> None:
