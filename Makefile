@@ -22,11 +22,11 @@ $(VENV)/.torch: constraints.txt
 	touch $@
 
 $(VENV)/.ready: $(VENV)/.torch pyproject.toml constraints.txt
-	$(PIP) -e ".[dense]"
+	$(PIP) -e ".[dense,ranking]"
 	touch $@
 
 $(VENV)/.ready-dev: $(VENV)/.ready
-	$(PIP) -e ".[dense,dev]"
+	$(PIP) -e ".[dense,ranking,entities,dev]"
 	touch $@
 
 demo: setup

@@ -18,10 +18,11 @@ DOCS = ROOT / "docs" / "claims.md"
 ROWS = ROOT / "results" / "claims"
 HEAD = """# The papers' claims, tried
 
-LUMEN's and GLIMMER's claims, each tried with small readers and a small budget by one command:
+The claims of LUMEN, GLIMMER and ReAtt, each tried with small readers and a small budget by one command:
 `wellread reproduce CLAIM` (`wellread reproduce` lists them, `--dry-run` says what one takes). {counts}
 
-**How to read it.** EM in percent with its 95 % interval, FLOPs as counted for a question. Differences are judged by
+**How to read it.** EM in percent (or what the row says: recall@20) with its 95 % interval, FLOPs as counted for a
+question. Differences are judged by
 paired bootstrap intervals over questions and seeds. A claim *holds* where all its rules do, *does not hold* where one
 of them clearly does not, and is *undecided* where an interval holds the value asked for. The papers' readers are 10
 to 500 times as large and trained until they converge: a claim that does not hold here is not refuted, and one that is
@@ -32,7 +33,8 @@ its shape is told.
 of live layers over a frozen memory (`recipes/squad/start.toml`). That favours readers cut at the same layer: others
 have to learn in their few steps what their layers never did. Word embeddings are frozen in all. Dev questions are
 squad's, with the right passage put among the candidates, unless the note says otherwise. The recipe is
-`src/wellread/data/claims/recipe.toml`.
+`src/wellread/data/claims/recipe.toml`. ReAtt's claims start from the default model over its memory of squad's passages
+(`--base wellread-mini --memory runs/squad/mini-memory`), and read what was found, the right passage or not.
 """
 
 

@@ -9,7 +9,7 @@ import torch
 if TYPE_CHECKING:
     from torch import Tensor
 
-__all__ = ["log_softmax_over", "nll", "perplexity_distillation"]
+__all__ = ["attention_distillation", "log_softmax_over", "nll", "perplexity_distillation"]
 
 
 def nll(log_probs: Tensor, mask: Tensor) -> Tensor:
@@ -28,6 +28,18 @@ def log_softmax_over(scores: Tensor, exists: Tensor) -> Tensor:
     floor = torch.finfo(torch.float32).min
     filled = scores.float().masked_fill(~exists, floor)
     return torch.log_softmax(filled, dim=-1).masked_fill(~exists, 0.0)
+
+
+def attention_distillation(scores: Tensor, target: Tensor, *, exists: Tensor) -> Tensor:
+    """Teach scores to rank passages by how much the reader looked at each (ReAtt equation 2, after FiD-KD).
+
+    KL(target || softmax(scores)), summed over the passages that exist, mean over questions. The target is stopped.
+    scores, target: [questions, passages]; target sums to 1 over what exists, and may be 0.
+    """
+    target = target.detach().float().masked_fill(~exists, 0.0)
+    ranked = log_softmax_over(scores, exists)
+    terms = torch.xlogy(target, target) - target * ranked
+    return terms.sum(-1).mean()
 
 
 def perplexity_distillation(

@@ -99,11 +99,13 @@ def precision_dtype(precision: str) -> torch.dtype | None:
 
 @dataclass(frozen=True)
 class Model:
-    """name: the system's name in the table. system: the nets. frame: how text becomes tokens."""
+    """name: the system's name in the table. system: the nets. frame: how text becomes tokens. source: where it was
+    loaded from, a folder or one of NAMED; None for a model that is nowhere else."""
 
     name: str
     system: System
     frame: Frame
+    source: str | None = None
 
     @property
     def device(self) -> torch.device:
@@ -197,6 +199,7 @@ def load_model(path: str | Path, *, system: str | None = None, options: Mapping[
     system, options: open the same weights as another system, or with other options, where the weights allow
     it (a GLIMMER reads as a LUMEN: its scorer is left aside).
     """
+    source = str(path) if str(path) in NAMED and not Path(path).is_dir() else str(Path(path).resolve())
     path = model_path(path)
     described = _read_description(path)
     name = system or described["system"]
@@ -209,7 +212,7 @@ def load_model(path: str | Path, *, system: str | None = None, options: Mapping[
     model = build_model(name, merged, empty_reader(path), Tokenizer.load(path), frame=frame)
     load_saved_weights(path, model.system, only=checkpoints.named_weights(model.system) if other else None)
     model.system.eval()
-    return model
+    return dataclasses.replace(model, source=source)
 
 
 def as_system(model: Model, name: str, options: Mapping[str, Any], *, frame: FrameConfig | None = None) -> Model:

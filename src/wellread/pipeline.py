@@ -23,6 +23,7 @@ from wellread.model import Model, load_model, model_path, precision_dtype
 from wellread.reading.batching import CandidateRow, batch_candidates, to_device
 from wellread.reading.spans import cite
 from wellread.retrieval import RETRIEVERS, default_retriever, open_index
+from wellread.token_encoder import ModelTokens
 from wellread.types import Answer, Candidates, Passage, Probe, Question
 
 if TYPE_CHECKING:
@@ -58,7 +59,17 @@ class Pipeline:
             raise ValueError(_NOTHING_TO_READ)
         if self.memory is not None:
             check(self.memory.fingerprint, self.model.fingerprint(), self.model.system.bound_to)
+        if self.searches_itself and self.retriever.options.encoder_fingerprint != ModelTokens(self.model).fingerprint:
+            raise ValueError(
+                f"the search index was built with other weights or options than this {self.model.name}; build it again "
+                "with `wellread index`, or use the model it was built with."
+            )
         self.model.system.eval()  # a model fresh from building or training would answer with dropout
+
+    @property
+    def searches_itself(self) -> bool:
+        """Whether passages are found by the system's own vectors in its own kind of index."""
+        return self.retriever.name == self.model.system.retriever
 
     def check_top_k(self, top_k: int) -> None:
         """Raise ValueError where `top_k` is no number of candidates this system can answer from."""
@@ -81,9 +92,11 @@ class Pipeline:
     # -- retrieve ------------------------------------------------------------------------------------------
 
     def retrieve(self, texts: Sequence[str], *, top_k: int, where: Mapping[str, Any] | None = None) -> list[Candidates]:
-        """The candidates of every question: its words, or the system's own vectors where it seeks with them."""
-        with torch.inference_mode():
-            vectors = self.model.system.seek(to_device(self.model.frame.questions(texts), self.model.device))
+        """The candidates of every question, sought by its words, or by the system's own vectors in its own index."""
+        vectors = None
+        if self.searches_itself:
+            with torch.inference_mode():
+                vectors = self.model.system.seek(to_device(self.model.frame.questions(texts), self.model.device))
         probes = [
             Probe(words=text, vectors=None if vectors is None else vectors[index]) for index, text in enumerate(texts)
         ]
@@ -243,17 +256,19 @@ class Pipeline:
         num_beams: int = 1,
         batch_size: int = 8,
         timed: int = 16,
-        recall_at: Sequence[int] = (1, 5, 20),
+        recall_at: Sequence[int] = (1, 5, 20, 100),
         seed: int = 0,
         progress: bool = False,
+        candidates: Sequence[Candidates] | None = None,
     ) -> tuple[Report, list[Answer]]:
         """Quality over all questions, answered in batches; time and FLOPs over the first `timed`, one by one.
 
+        candidates: what was retrieved for the questions before, best first; None retrieves as deep as is measured.
         Returns the report and the answers it is about.
         """
         self.check_top_k(top_k)
         texts = [question.text for question in questions]
-        found = self.retrieve(texts, top_k=max((top_k, *recall_at)))
+        found = self.retrieve(texts, top_k=max((top_k, *recall_at))) if candidates is None else candidates
         answers = list(
             self.ask_many(
                 questions,
@@ -316,11 +331,14 @@ def memorize_corpus(
 ) -> MemorizeReport:
     """Read a corpus ahead: build or resume its memory, then the search index kept inside it.
 
-    retriever: a name in RETRIEVERS, None for the default one, "none" for no index. precision: of the reading,
+    retriever: a name in RETRIEVERS, "none" for no index, None for the default: the system's own where it has one.
+    precision: of the reading,
     "fp32" or "bf16" (see Model.encode).
     """
-    if retriever != "none":
-        kind = RETRIEVERS[retriever or default_retriever()]  # a wrong name is told before hours of reading
+    chosen = retriever or model.system.retriever or default_retriever()
+    if chosen != "none":
+        kind = RETRIEVERS[chosen]  # a wrong name is told before hours of reading
+        encoder = ModelTokens(model, precision=precision) if kind.of_a_model else None
     encode, fingerprint, dim = model.encoder_for_memory(corpus.cutting, precision=precision)
     report = memorize(
         corpus,
@@ -334,11 +352,22 @@ def memorize_corpus(
         total=len(corpus),
         progress=progress,
     )
-    if retriever != "none":
+    if chosen != "none":
         folder = Path(out) / INDEX_FOLDER
-        if not (folder / "index.json").is_file():
-            kind.build(corpus, folder)
+        if not _serves(folder, retriever, encoder):
+            with_keys = {} if encoder is None else {"encoder": encoder.reading(Memory.open(out))}
+            kind.build(corpus, folder, overwrite=True, **with_keys)
     return report
+
+
+def _serves(folder: Path, retriever: str | None, encoder: ModelTokens | None) -> bool:
+    """Whether there is an index in a memory that will do: of the search that is asked for, and of these keys."""
+    if not (folder / "index.json").is_file():
+        return False
+    index = open_index(folder)
+    if encoder is None:
+        return retriever in (None, index.name)
+    return index.of_a_model and index.options.encoder_fingerprint == encoder.fingerprint
 
 
 def open_pipeline(

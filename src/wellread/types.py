@@ -80,6 +80,17 @@ class Question:
         for name in ("answers", "positive"):
             object.__setattr__(self, name, _texts(getattr(self, name), f"question {name}"))
 
+    @property
+    def words(self) -> str:
+        """What a search by words goes by: the text, less the mask (`metadata["mask"]`) in place of an answer."""
+        mask = self.metadata.get("mask")
+        return " ".join(self.text.replace(mask, " ").split()) if mask else self.text
+
+    @property
+    def hidden(self) -> tuple[str, ...]:
+        """Ids of passages that must not be read for this question (`metadata["hidden"]`)."""
+        return tuple(self.metadata.get("hidden", ()))
+
 
 @dataclass(frozen=True, slots=True)
 class Probe:

@@ -10,7 +10,6 @@ from torch import Tensor, nn
 
 from wellread.reading.batching import CandidateRow, batch_candidates
 from wellread.systems.realm import Realm, RealmConfig
-from wellread.systems.reatt import ReAtt, ReAttConfig
 from wellread.systems.retro import Retro, RetroConfig
 from wellread.systems.reveal import Reveal, RevealConfig
 from wellread.types import CandidateBatch, Inputs
@@ -140,13 +139,7 @@ def reveal() -> Reveal:
     return Reveal(RevealConfig(0.5), encoder=See(), compress=Compress(), fusion=Mix(), decoder=Head(), **heads)
 
 
-def reatt() -> ReAtt:
-    torch.manual_seed(0)
-    one_head = {"query": nn.Linear(DIM, 5), "key": nn.Linear(DIM, 5)}
-    return ReAtt(ReAttConfig(), first_layers=Embed(), last_layers=Mix(), decoder=Head(), **one_head)
-
-
-SYSTEMS = {"REALM": realm, "RETRO": retro, "REVEAL": reveal, "ReAtt": reatt}
+SYSTEMS = {"REALM": realm, "RETRO": retro, "REVEAL": reveal}
 
 # -- tiny values ------------------------------------------------------------------------------------------------
 
@@ -189,5 +182,5 @@ def candidates(*, states=None, keys=None) -> CandidateBatch:
 def sig() -> SimpleNamespace:
     """The factories above, for tests that cannot import a conftest."""
     names = ("VOCAB", "DIM", "CHUNK", "LATENTS", "PATCHES", "PASSAGES", "SYSTEMS", "Head", "Upper", "realm", "retro")
-    names += ("reveal", "reatt", "questions", "target", "passages", "candidates")
+    names += ("reveal", "questions", "target", "passages", "candidates")
     return SimpleNamespace(**{name: globals()[name] for name in names})

@@ -1,4 +1,4 @@
-"""REALM, RETRO, REVEAL and ReAtt fit the contract: the same verbs, the same values, no switch."""
+"""REALM, RETRO and REVEAL fit the contract: the same verbs, the same values, no switch."""
 
 from __future__ import annotations
 
@@ -22,7 +22,6 @@ PAPERS = {
     "REALM": "Retrieval-Augmented Language Model Pre-Training",
     "RETRO": "retrieving from trillions of tokens",
     "REVEAL": "Multi-Source Multimodal Knowledge Memory",
-    "ReAtt": "Retrieval as Attention",
 }
 # The same float32 terms summed in another order or in double precision: a few units in the last place.
 CLOSE = {"rtol": 1e-6, "atol": 1e-6}
@@ -68,7 +67,6 @@ UNBUILT = [
     *(("REALM", verb) for verb in ("generate",)),
     *(("RETRO", verb) for verb in ("shares", "per passage", "beams")),
     *(("REVEAL", verb) for verb in ("generate", "shares", "losses", "per passage")),
-    *(("ReAtt", verb) for verb in ("generate", "shares", "losses", "per passage")),
 ]
 
 
@@ -103,11 +101,11 @@ def test_nets_are_given_by_name(sig):
 
 def test_probes_are_what_a_retriever_gets(sig, name):
     """One [probes, dim] per question, which a Probe takes as it is."""
-    counts = {"REALM": [1, 1], "REVEAL": [1, 1], "ReAtt": [3, 4], "RETRO": [0, 1]}
+    counts = {"REALM": [1, 1], "REVEAL": [1, 1], "RETRO": [0, 1]}
     sought = sig.SYSTEMS[name]().seek(sig.questions())
     assert [len(each) for each in sought] == counts[name]
     for vectors in sought:
-        assert Probe(vectors=vectors).vectors.shape[1] == (5 if name == "ReAtt" else sig.DIM)
+        assert Probe(vectors=vectors).vectors.shape[1] == sig.DIM
 
 
 def test_what_is_remembered_is_what_the_collation_takes(sig, name):
@@ -117,7 +115,6 @@ def test_what_is_remembered_is_what_the_collation_takes(sig, name):
         "REALM": (None, (5, sig.DIM)),
         "RETRO": (None, (5, sig.DIM)),
         "REVEAL": ((5, sig.LATENTS, sig.DIM), (5, sig.DIM)),
-        "ReAtt": ((5, 5, sig.DIM), (5, 5, 5)),
     }
     assert tuple(None if part is None else tuple(part.shape) for part in (kept.states, kept.keys)) == shapes[name]
     stored = {part: getattr(kept, part) for part in ("states", "keys") if part in system.stores}
@@ -296,33 +293,3 @@ def test_reveals_answers_train_its_retriever(sig):
     system.log_likelihood(inputs, found, *sig.target()).sum().backward()
     for net in (system.query_head, system.key_head, system.gate):
         assert net.linear.weight.grad.abs().sum() > 0
-
-
-# -- ReAtt ------------------------------------------------------------------------------------------------------
-
-
-def test_reatt_scores_are_mean_of_best_and_those_of_its_index(sig):
-    """The score from stored keys and sought vectors, one passage at a time, is that of the live pass."""
-    system = sig.reatt()
-    reading = system.read(sig.questions(), sig.candidates())
-    tokens, mask = sig.passages()
-    kept, sought, number = system.remember(tokens, mask), system.seek(sig.questions()), 0
-    for row, rows in enumerate(sig.PASSAGES):
-        for column in range(len(rows)):
-            keys = kept.keys[number][kept.mask[number]]
-            expected = (sought[row] @ keys.T).max(dim=1).values.mean()
-            torch.testing.assert_close(reading.scores[row, column], expected, **CLOSE)
-            number += 1
-    assert reading.scores[1, 2] == -torch.inf
-
-
-def test_reatt_can_score_the_passages_of_other_questions(sig):
-    """What `losses` needs (section 3.1): every question against all passages of the batch."""
-    system, inputs, found = sig.reatt(), sig.questions(), sig.candidates()
-    key = system.key(system.first_layers(found.tokens.flatten(0, 1), found.mask.flatten(0, 1)))
-    query = system.query(system.first_layers(inputs.tokens, inputs.mask))
-    everyone = system.relevance(
-        query, inputs.mask, key.expand(2, *key.shape), found.mask.flatten(0, 1).expand(2, -1, -1)
-    )
-    own = torch.stack([everyone[0, :3], everyone[1, 3:]])
-    torch.testing.assert_close(own, system.read(inputs, found).scores, **CLOSE)

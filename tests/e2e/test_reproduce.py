@@ -39,6 +39,11 @@ SMALL += ["--set", "training.precision=fp32"]
 BASE, MEMORY = Path("runs/squad/start/last"), Path("runs/squad/memory-bf16")
 
 
+def write_lines(file: Path, rows: list[dict]) -> None:
+    file.parent.mkdir(parents=True, exist_ok=True)
+    file.write_bytes(gzip.compress("".join(json.dumps(row) + "\n" for row in rows).encode()))
+
+
 @pytest.fixture(scope="module")
 def place(tmp_path_factory) -> Path:
     """A folder with data, two corpora and indexes, a trained LUMEN with its record, and its memory."""
@@ -50,15 +55,20 @@ def place(tmp_path_factory) -> Path:
     ]
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(home)
-        for world in ("squad", "mini"):
+        for world in ("squad", "mini", "beir/scifact"):
             corpus = Corpus.write(passages, Path(f"runs/{world}/corpus"))
             RETRIEVERS["lexical"].build(corpus, Path(f"runs/{world}/index"))
+        masked = [{**row, "question": row["question"].replace("What", "[MASK]"), "mask": "[MASK]"} for row in rows]
+        write_lines(Path("runs/beir/scifact/masked.jsonl.gz"), masked)
+        beir = home / "data" / "retrieval" / "scifact"
+        write_lines(beir / "queries.jsonl.gz", [{"_id": row["id"], "text": row["question"]} for row in rows])
+        judged = "".join(f"q{number}\tp{number}\t1\n" for number in range(HOUSES))
+        (beir / "qrels_test.tsv").write_text(f"query-id\tcorpus-id\tscore\n{judged}")
         for name in FILES:
-            file = home / "data" / f"{name}.jsonl.gz"
-            file.parent.mkdir(parents=True, exist_ok=True)
-            file.write_bytes(gzip.compress("".join(json.dumps(row) + "\n" for row in rows).encode()))
+            write_lines(home / "data" / f"{name}.jsonl.gz", rows)
         texts = [f"{item.title} {item.text}" for item in passages] + [row["question"] for row in rows]
-        sizes = {"vocab_size": 120, "dim": 16, "layers": 6, "heads": 2, "decoder_layers": 1, "family": "bert"}
+        # Twelve heads, as many as the claims about single heads ask.
+        sizes = {"vocab_size": 120, "dim": 24, "layers": 6, "heads": 12, "decoder_layers": 1, "family": "bert"}
         reader, tokenizer = build_from_scratch(texts, **sizes)
         frame = FrameConfig(question="{question}", passage="{title}. {text}", passage_tokens=24, answer_tokens=4)
         save_model("runs/squad/untrained", build_model("lumen", {}, reader, tokenizer, frame=frame))
@@ -96,14 +106,15 @@ def test_every_recipe_validates():
         assert not planner.missing(claim)
         for name, runs in planner.runs(claim).items():
             variant = claim.variants[name]
-            assert [run.recipe.training.seed for run in runs] == [0, 1]
-            assert runs[0].steps == round(2 * variant.run.steps)
+            trained = bool(variant.run.steps)
+            assert [run.recipe.training.seed for run in runs] == [0, int(trained)]
+            assert runs[0].steps == max(round(2 * variant.run.steps), 1)
             assert "reader.encoder.embed_tokens." in runs[0].recipe.training.freeze
             planner.ask_key(variant.ask, 2)
             for run in runs[0].chain():
                 assert run.minutes > 0
                 assert run.recipe.dev is None
-            assert runs[0].key != runs[1].key
+            assert (runs[0].key != runs[1].key) == trained
             keys.setdefault(runs[0].key, []).append((claim.id, variant.run))
     # One hash is one training, and what many claims look at is trained once.
     assert all(run == of_key[0][1] for of_key in keys.values() for _, run in of_key)
@@ -294,6 +305,57 @@ TRIED = Claim(
     figures=Figures(says="nothing"),
     x_label="x",
 )
+
+
+SEARCHING = Run("reatt", gold=False, steps=2.0, iterations=2, delayed=("cross_document",), warmup=0.25, batch=0.5)
+OWN = Ask(top_k=2, gold=False, search="own", measure="recall@1")
+FINDS = Claim(
+    id="finds",
+    paper="test",
+    where="here",
+    tags=("here",),
+    says="it finds what it reads",
+    variants={
+        "before": Variant(replace(SEARCHING, steps=0.0, iterations=1, options={"head": 3}), 0.0, ask=OWN),
+        "after": Variant(SEARCHING, 1.0, ask=OWN),
+        "words": Variant(replace(SEARCHING, steps=0.0, iterations=1), 2.0, ask=replace(OWN, search="lexical")),
+        "reads": Variant(SEARCHING, 3.0, "EM", replace(OWN, measure="em")),
+        "elsewhere": Variant(
+            replace(SEARCHING, start=SEARCHING, tasks={"masked": 1.0}, world="scifact"),
+            4.0,
+            ask=replace(OWN, measure="ndcg@10", questions="scifact"),
+        ),
+    },
+    rules=(Above("words find more", {"words": 1, "before": -1}, -100.0), Above("it reads", {"reads": 1}, -1.0)),
+    figures=Figures("nothing"),
+    x_label="x",
+)
+
+
+def test_a_claim_about_finding(tmp_path):
+    """Own search before and after training with iterations, another search, reading what is found, another world."""
+    planner = Planner(settings(tmp_path))
+    row = run_claim(planner, FINDS)
+    found = {each["variant"]: each for each in row["rows"]}
+    assert [each["measure"] for each in row["rows"]] == ["recall@1"] * 3 + ["em", "ndcg@10"]
+    assert found["before"]["per_seed"][0] == found["before"]["per_seed"][1]
+    assert found["words"]["em"] == 25  # one digit is no word: all four questions find the first house
+    assert 0 <= found["before"]["em"] <= 100
+    trained = planner.plan(SEARCHING, 0)
+    data, training = trained.recipe.data, trained.recipe.training
+    assert (data.refresh, data.refresh_share, training.batch_size) == ((2,), 0.5, 1)
+    assert training.losses_from == {"cross_document": 1}
+    log = [json.loads(line) for line in (trained.folder / "log.jsonl").read_text().splitlines()]
+    assert log
+    assert list(trained.folder.glob("own-candidates-000002-*.jsonl"))
+    rows = [json.loads(file.read_text()) for file in trained.folder.glob("asked-*.json")]
+    assert len(rows) == 2
+    for asked in rows:
+        assert len(asked["ranks"]) == 4
+        assert (asked["em"] == []) == (max(len(each["em"]) for each in rows) > len(asked["em"]))
+    assert not list(tmp_path.rglob("search"))
+    again = run_claim(Planner(settings(tmp_path)), FINDS)
+    assert again == row
 
 
 def test_transfer_sizes_and_reranking(tmp_path):

@@ -8,8 +8,10 @@ import pytest
 from wellread.claims.rules import (
     FAILS,
     HOLDS,
+    MEDIAN,
     UNDECIDED,
     Above,
+    Best,
     Closer,
     Cost,
     Judgement,
@@ -86,6 +88,26 @@ def test_without_a_gap_no_share_of_it_is_closed():
     assert nothing.verdict == UNDECIDED
     assert np.isnan(nothing.value)
     assert np.isnan(nothing.low)
+
+
+def test_the_best_of_many_that_are_alike_is_not_better_than_their_middle():
+    """It is chosen by other questions than it is judged by: luck alone does not make it the best."""
+    generator = np.random.default_rng(1)
+    noise = {f"n{number}": Measured((generator.random((1, 200)) < 0.3).astype(float)) for number in range(12)}
+    found = Best("one is better", tuple(noise), MEDIAN).judge(noise)
+    assert found.low < 0 < found.high
+    assert found.verdict == UNDECIDED
+    one = {**noise, "n3": Measured((generator.random((1, 200)) < 0.6).astype(float))}
+    assert Best("one is better", tuple(one), MEDIAN).judge(one).verdict == HOLDS
+
+
+def test_the_best_of_some_below_another():
+    those = measured(a=0.2, b=0.4, other=0.8)
+    below = Best("below", ("a", "b"), "other", below=True)
+    assert below.names == {"a", "b", "other"}
+    assert below.judge(those).verdict == HOLDS
+    assert below.judge(those).value == pytest.approx(40, abs=3)
+    assert Best("above", ("a", "b"), "other").judge(those).verdict == FAILS
 
 
 def test_cost():

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from wellread.memory.codecs import CODECS, Bf16, Int8, ProductQuantiser8, ProductQuantiser16
-from wellread.memory.kmeans import assign, kmeans
+from wellread.nn.kmeans import assign, kmeans
 
 NAMES = tuple(CODECS)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import json
 
 import pytest
@@ -181,6 +182,35 @@ def test_beir(tmp_path):
     assert len(read_questions(folder)) == 2
     with pytest.raises(ValueError, match=r"split='dev' is not in .*; it has: test, train"):
         read_questions(folder, split="dev")
+
+
+def test_beir_judgements_may_be_packed_and_the_corpus_elsewhere(tmp_path):
+    folder = beir(tmp_path / "set")
+    for plain, packed in (("qrels/test.tsv", "qrels/test.tsv"), ("qrels_train.tsv", "qrels_train.tsv")):
+        (folder / f"{packed}.gz").write_bytes(gzip.compress((folder / plain).read_bytes()))
+        (folder / plain).unlink()
+    (folder / "queries.jsonl.gz").write_bytes(gzip.compress((folder / "queries.jsonl").read_bytes()))
+    (folder / "queries.jsonl").unlink()
+    (folder / "corpus.jsonl").unlink()
+    (question,) = read_questions(folder, split="test")
+    assert (question.id, question.positive, question.metadata["relevance"]) == ("1", ("d1",), {"d1": 2, "d2": 0})
+    assert [item.id for item in read_questions(folder, split="train")] == ["2"]
+    with pytest.raises(ValueError, match=r"split='dev' is not in .*; it has: test, train"):
+        read_questions(folder, split="dev")
+
+
+def test_real_beir_folders(shared_data):
+    counts = {"scifact": 300, "cranfield": 225, "cisi": 76, "npl": 93}
+    for name, count in counts.items():
+        questions = read_questions(shared_data / "retrieval" / name, split="test")
+        assert len(questions) == count
+        assert any(item.positive for item in questions)
+    grades = {
+        grade
+        for item in read_questions(shared_data / "retrieval" / "cranfield", split="test")
+        for grade in item.metadata["relevance"].values()
+    }
+    assert grades >= {1, 2, 3, 4}
 
 
 def test_qrels(tmp_path):

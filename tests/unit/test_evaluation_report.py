@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from wellread.evaluation.metrics import paired_bootstrap
+from wellread.evaluation.ranking import rank_measures
 from wellread.evaluation.report import can_be_scored, evaluate_answers, hardware, to_markdown, write_table
 from wellread.types import Answer, Candidates, CitedPassage, Question
 
@@ -57,6 +58,34 @@ def test_recall_before_and_after_reranking(report):
     assert report.scores["recall@kept"] == pytest.approx(100 / 3)
     assert report.scores["answer@kept"] == 50
     assert report.scores["answer@all"] == 75
+
+
+def test_the_order_of_retrieval_is_judged_where_ten_were_retrieved(report, monkeypatch):
+    assert not {"ndcg@10", "mrr@10"} & set(report.scores)  # two at most were retrieved
+    more = tuple(f"x{number}" for number in range(9))
+    deep = [Candidates((*found.ids, *more), (0,) * (len(found.ids) + 9)) for found in FOUND]
+    judged = evaluate_answers(QUESTIONS, ANSWERS, candidates=deep)
+    # p1 is first, p9 second, p4 missing; q3 has no known passage.
+    assert judged.values["mrr@10"][[0, 1, 3]].tolist() == [1, 0.5, 0]
+    assert np.isnan(judged.values["mrr@10"][2])
+    assert judged.scores["ndcg@10"] == pytest.approx(100 * (1 + 1 / np.log2(3) + 0) / 3)
+    assert {"ndcg@10", "mrr@10"} <= set(judged.to_json()["intervals"])
+    # Everything else is as it is without them.
+    monkeypatch.setattr("wellread.evaluation.report.available", lambda: False)
+    without = evaluate_answers(QUESTIONS, ANSWERS, candidates=deep).to_json()
+    assert not {"ndcg@10", "mrr@10"} & set(without)
+    assert {name: value for name, value in judged.to_json().items() if name in without} | {
+        "intervals": without["intervals"]
+    } == without
+
+
+def test_recall_asks_for_one_positive_passage(report):
+    """Unlike a ranking's own recall, which is the share of all that are relevant."""
+    question = Question("q", "?", answers=("a",), positive=("p1", "p2"))
+    ids = ("p1", *(f"x{number}" for number in range(99)))
+    found = evaluate_answers([question], [Answer("a")], candidates=[Candidates(ids, (0,) * 100)])
+    assert (found.scores["recall@1"], found.scores["recall@100"]) == (100, 100)
+    assert rank_measures([question], [Candidates(ids, (0,) * 100)]).scores["recall@100"] == 50
 
 
 def test_cost(report):

@@ -16,6 +16,7 @@ FLOORS = [
     STEPS,
     ("systems",),
     ("model",),
+    ("token_encoder",),
     ("pipeline", "training"),
     ("claims",),
     ("serving",),

@@ -246,3 +246,50 @@ def test_finder_messages(place, tmp_path):
     twice = [Question("a", "one"), Question("a", "two")]
     with pytest.raises(ValueError, match="question id='a' stands for two questions"):
         open_finder(index=place / "index", candidates=None).find(twice, top_k=1, name="x")
+
+
+# -- masked questions, and candidates found anew -----------------------------------------------------------------
+
+
+def masked(number: int, *, hidden: bool) -> Question:
+    more = {"hidden": [f"p{number}"]} if hidden else {}
+    text = f"The house number {number} is [MASK] ."
+    return Question(f"m{number}", text, (COLOURS[number % 4],), metadata={"mask": "[MASK]", **more})
+
+
+def test_a_mask_is_no_word_to_search_for():
+    assert masked(3, hidden=False).words == "The house number 3 is ."
+    assert QUESTIONS[3].words == QUESTIONS[3].text
+
+
+def test_hidden_passages_are_not_found(place):
+    finder = Finder(index=place / "index", candidates=None, progress=False)
+    seen, unseen = finder.find([masked(13, hidden=False), masked(17, hidden=True)], top_k=5, name="masked")
+    assert seen.ids[0] == "p13"
+    assert "p17" not in unseen.ids
+    assert len(seen.ids) == len(unseen.ids) == 5
+    assert list(unseen.scores) == sorted(unseen.scores, reverse=True)
+
+
+def test_renewed_candidates_count_from_their_step_on(frame, corpus):
+    data = DataConfig(Path("c"), Path("i"), stages=FOUR)
+    made = Batches(
+        [task(first=0)], PassageTokens(frame, corpus, ["p0", "p1", "p2", "p3"]), frame, data=data, batch_size=4
+    )
+    before = [made.batch(step) for step in range(4)]
+    drawn = made.drawn(2, 3)["one"]
+    assert set(drawn) == {example.question.id for example in made.examples(2)}
+    other = Candidates(("p9", "p8", "p7", "p6", "p5"), (5.0, 4.0, 3.0, 2.0, 1.0))
+    made.renew(2, {"one": dict.fromkeys(drawn, other)})  # passages that were not framed before
+    assert [list(row) for row in made.batch(2).candidates.ids] == [["p9", "p8", "p7", "p6"]] * 4
+    for step in (0, 1):
+        assert torch.equal(made.batch(step).candidates.tokens, before[step].candidates.tokens)
+    kept = {example.question.id for example in made.examples(3)} - set(drawn)
+    assert kept
+    for example in made.examples(3):
+        assert example.ids == (("p9", "p8", "p7", "p6") if example.question.id in drawn else ("p0", "p1", "p2", "p3"))
+
+
+def test_steps_of_refreshing_are_in_order():
+    with pytest.raises(ValueError, match=r"data.refresh=\[4, 2\]; steps from 0, each later than the one before"):
+        DataConfig(Path("c"), Path("i"), refresh=(4, 2))

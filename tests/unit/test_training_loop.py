@@ -6,6 +6,7 @@ import json
 import os
 import signal
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -175,8 +176,13 @@ def test_activation_checkpointing_changes_nothing(make, tiny, tmp_path):
     for on in (False, True):
         model = with_dropout(make())
         config = replace(CONFIG, steps=2, activation_checkpointing=on)
-        train(model, Source(tiny), config, out=tmp_path / str(on), progress=False)
+        seen = []
+        able = [part for part in model.system.modules() if hasattr(part, "gradient_checkpointing")]
+        look = partial(lambda able, seen: seen.append([part.gradient_checkpointing for part in able]), able, seen)
+        train(model, Source(tiny, at={1: look}), config, out=tmp_path / str(on), progress=False)
         found.append(weights(model))
+        assert able
+        assert seen == [[on] * len(able)]
         assert not any(getattr(part, "gradient_checkpointing", False) for part in model.system.modules())
     for name in found[0]:
         # Layers are computed twice by the same kernels.

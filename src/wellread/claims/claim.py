@@ -13,6 +13,9 @@ from wellread.claims.rules import Rule
 
 __all__ = ["Ask", "Claim", "Figures", "Run", "Variant"]
 
+# Passages looked at for where the right one stands.
+DEPTH = 100
+
 
 @dataclass(frozen=True)
 class Run:
@@ -21,7 +24,10 @@ class Run:
     system, options: as in a recipe's [system]. start: the reader it begins with, by its name in `starts.STARTS`,
     or another run it goes on from. transfer: parts taken over from another run. tasks: name in the template ->
     weight. world: which passages are searched, a name in `plan.WORLDS`. passages: candidates of a training
-    question, None for the budget's. steps: share of the budget's steps.
+    question, None for the budget's. gold: put the right passage among them where it was not found. steps: share of
+    the budget's steps, 0 for a system that is not trained at all. iterations: of finding the candidates, the first
+    with the world's index, in the others half of them with the system's own. delayed: losses that count only after a
+    share `warmup` of the steps. batch: questions a step, as a share of the budget's.
     """
 
     system: str
@@ -31,7 +37,12 @@ class Run:
     tasks: Mapping[str, float] = field(default_factory=lambda: {"squad": 1.0})
     world: str = "squad"
     passages: int | None = None
+    gold: bool = True
     steps: float = 1.0
+    iterations: int = 1
+    delayed: tuple[str, ...] = ()
+    warmup: float = 0.1
+    batch: float = 1.0
 
 
 @dataclass(frozen=True)
@@ -39,13 +50,30 @@ class Ask:
     """How a trained reader is asked. top_k: candidates of a question, None for as many as it was trained with.
 
     gold: put the right passage in the last place where retrieval did not find it. options: of the system, other
-    than it was trained with. questions: the dev questions, a name in `plan.DEV`.
+    than it was trained with. questions: the dev questions, a name in `plan.DEV`. search: what finds the candidates:
+    "" the world's index, "own" the system's own search, else a name in the table of retrievers. measure: "em",
+    "recall@K" (whether a right passage is among the first K found) or "ndcg@10".
     """
 
     top_k: int | None = None
     gold: bool = True
     options: Mapping[str, Any] = field(default_factory=dict)
     questions: str = "squad"
+    search: str = ""
+    measure: str = "em"
+
+    @property
+    def depth(self) -> int:
+        """How many passages are looked at for where the right one stands; 0 where that is not asked."""
+        wanted = int(self.measure.partition("@")[2] or 0)
+        return max(wanted, DEPTH) if wanted or self.search else 0
+
+    def right(self, row: Mapping[str, Any]) -> list[float]:
+        """From 0 to 1 for every question of a row of answers, by the measure."""
+        if self.measure in row:
+            return row[self.measure]
+        first = int(self.measure.removeprefix("recall@"))
+        return [float(rank is not None and rank <= first) for rank in row["ranks"]]
 
 
 @dataclass(frozen=True)
@@ -76,8 +104,8 @@ class Figures:
 class Claim:
     """A claim of a paper, and how it is tried at small scale.
 
-    paper: "lumen" or "glimmer". where: its place in the paper; tags: the same for the command line. says: the claim
-    in our words. variants: by name. rules: all must hold. x: what our figure's x axis is, the variants' own `x` or
+    paper: its name, "lumen". where: its place in the paper; tags: the same for the command line. says: the claim in
+    our words. variants: by name. rules: all must hold. x: what our figure's x axis is, the variants' own `x` or
     a measured cost. note: what differs from the paper, besides size.
     """
 
@@ -92,3 +120,9 @@ class Claim:
     x_label: str
     x: Literal["given", "gflops", "samples_per_tflop"] = "given"
     note: str = ""
+
+    @property
+    def y_label(self) -> str:
+        """What the values of our figure are."""
+        measures = dict.fromkeys(variant.ask.measure for variant in self.variants.values())
+        return ", ".join("EM" if name == "em" else name for name in measures)

@@ -39,11 +39,13 @@ class Asked:
     flops: float
 
 
-def dev_questions(config: DevConfig) -> list[Question]:
-    """The dev questions with answers, `limit` of them at even distances."""
-    questions = [question for question in read_questions(config.questions, split=config.split) if question.answers]
+def dev_questions(config: DevConfig, *, answered: bool = True) -> list[Question]:
+    """The dev questions with answers (answered=False: with right passages), `limit` of them at even distances."""
+    everything = read_questions(config.questions, split=config.split)
+    questions = [question for question in everything if (question.answers if answered else question.positive)]
     if not questions:
-        raise ValueError(f"{config.questions} holds no questions with answers; give a file that does.")
+        wanted = "answers" if answered else "right passages (positive)"
+        raise ValueError(f"{config.questions} holds no questions with {wanted}; give a file that does.")
     return list(evenly(questions, config.limit))
 
 

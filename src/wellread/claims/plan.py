@@ -32,19 +32,25 @@ from wellread.systems.base import System
 from wellread.training.config import DevConfig, Recipe
 from wellread.training.recipes import parse_recipe
 
-__all__ = ["DEV", "WORLDS", "Planned", "Planner", "Settings"]
+__all__ = ["DEV", "MEMORIES", "WORLDS", "Planned", "Planner", "Settings"]
 
 WORLDS: dict[str, dict[str, Any]] = {
     "squad": {},
     "wide": {"corpus": "runs/mini/corpus", "index": "runs/mini/index", "drop_unanswerable": True},
+    "scifact": {"corpus": "runs/beir/scifact/corpus", "index": "runs/beir/scifact/index"},
+    "cisi": {"corpus": "runs/beir/cisi/corpus", "index": "runs/beir/cisi/index"},
 }
 """Which passages are searched: what the template's [data] is changed by."""
+MEMORIES = {world: Path(f"runs/beir/{world}/memory") for world in ("scifact", "cisi")}
+"""Memories of the default model over other passages than squad's; read where they are and fit."""
 DEV: dict[str, tuple[str | None, str]] = {
     "squad": (None, "squad"),
     "nq": ("$WELLREAD_DATA/qa/nq_gold.jsonl.gz", "wide"),
     "slots": ("$WELLREAD_DATA/kilt/slots_dev.jsonl.gz", "wide"),
+    "scifact": ("$WELLREAD_DATA/retrieval/scifact", "scifact"),
+    "cisi": ("$WELLREAD_DATA/retrieval/cisi", "cisi"),
 }
-"""Dev questions -> their file, None for the template's, and the world they are asked in."""
+"""Dev questions -> their file or BEIR folder (its test split), None for the template's, and their world."""
 
 # Frozen in every run: all variants then train the same words, and a step takes half of the time.
 EMBEDDINGS = ("embed_tokens.", "placing.")
@@ -123,7 +129,10 @@ class Planner:
         self.settings = settings
         self.base = model_path(settings.base)
         self.config = from_mapping(ReaderConfig, read_json(self.base / "reader.json"), where="reader")
-        self.memory = None if settings.memory is None else Manifest.read(settings.memory)
+        places = {world: path for world, path in MEMORIES.items() if (path / "memory.json").is_file()}
+        if settings.memory is not None:
+            places["squad"] = settings.memory
+        self.memories = {world: (path, Manifest.read(path)) for world, path in places.items()}
         self._digests: dict[Path, str] = {}
         self._systems: dict[str, System] = {}
 
@@ -165,6 +174,7 @@ class Planner:
 
     def plan(self, run: Run, seed: int) -> Planned:
         """A run with a seed, and those before it."""
+        seed = seed if run.steps else 0  # nothing is drawn where nothing is trained
         earlier = [] if isinstance(run.start, str) else [self.plan(run.start, seed)]
         given = [] if run.transfer is None else [self.plan(run.transfer[0], seed)]
         system = self.system(run)
@@ -178,7 +188,8 @@ class Planner:
             "transfer": given[0].key if given else None,
             "passages": self._passages(recipe),
             "questions": {name: self.digest(task.questions) for name, task in recipe.tasks.items()},
-            "memory": None if recipe.data.memory is None else _of_memory(self.memory),
+            "memory": None if recipe.data.memory is None else _of_memory(self.memories[run.world][1]),
+            **({} if run.steps else {"trained": False}),
         }
         key = _hash(described)
         folder = self.settings.work / f"{run.system}-{key}"
@@ -205,29 +216,43 @@ class Planner:
         """The recipe of a run, as TOML has it."""
         settings, template = self.settings, copy.deepcopy(self.template)
         steps = max(round(settings.steps * run.steps), 1)
+        batch = max(round(template["training"]["batch_size"] * run.batch), 1)
         top_k = run.passages or settings.passages
         template["init"] = {**template.get("init", {}), "from": start}
         template["system"] = {"name": run.system, **run.options}
         template["training"] |= {"steps": steps, "seed": seed, "warmup": steps // 10, "freeze": _frozen(system)}
         template["data"] |= WORLDS[run.world]
-        template["data"]["stages"] = [{**template["data"]["stages"][0], "top_k": top_k}]
+        stage = {**template["data"]["stages"][0], "top_k": top_k}
+        template["data"]["stages"] = [stage if run.gold else {**stage, "gold_share": 0.0}]
+        # Only where they are not as always: keys of runs that have none of this stay what they were.
+        if run.batch != 1:
+            template["training"]["batch_size"] = batch
+        if run.delayed:
+            template["training"]["losses_from"] = dict.fromkeys(run.delayed, round(steps * run.warmup))
+        if run.iterations > 1:
+            template["data"]["refresh"] = [steps * part // run.iterations for part in range(1, run.iterations)]
+            template["data"]["refresh_share"] = 0.5  # a small budget's own finds alone seldom hold an answer
         template["tasks"] = {name: {**template["tasks"][name], "weight": run.tasks[name]} for name in run.tasks}
-        if run.world != "squad":  # its index is large: look for the candidates of no more questions than are drawn
-            drawn = steps * template["training"]["batch_size"]
+        if run.world == "wide":  # its index is large: look for the candidates of no more questions than are drawn
+            drawn = steps * batch
             for task in template["tasks"].values():
                 task["limit"] = min(task.get("limit", drawn), drawn)
         if self._reads_memory(run, system):
-            template["data"]["memory"] = str(settings.memory)
+            template["data"]["memory"] = str(self.memories[run.world][0])
         if given is not None:
             template["transfer"] = {"from": str(given), "parts": list(run.transfer[1])}
         return template
 
     def _reads_memory(self, run: Run, system: System) -> bool:
         """Whether the stored states are those this run's frozen memory encoder would make."""
-        if self.memory is None or run.world != "squad" or "states" not in system.stores or system.train_memory:
+        if run.world not in self.memories or "states" not in system.stores or system.train_memory:
             return False
-        cut = f"{system.cut} of {system.reader.encoder.num_layers}"
-        return cut == self.memory.fingerprint.cut and self._keeps_memory(run, system.cut)
+        made_by = self.memories[run.world][1].fingerprint
+        if made_by.cut != f"{system.cut} of {system.reader.encoder.num_layers}":
+            return False
+        # Other memories are the base's where they were made by the encoder that made squad's.
+        base = self.memories["squad"][1].fingerprint if "squad" in self.memories else None
+        return base is not None and made_by.encoder == base.encoder and self._keeps_memory(run, system.cut)
 
     def _keeps_memory(self, run: Run, cut: int) -> bool:
         """Whether the first `cut` layers that a run starts with are still the base's."""
@@ -256,6 +281,8 @@ class Planner:
         """The dev questions, and a recipe whose [data] is where their passages are."""
         template = copy.deepcopy(self.template)
         template["dev"] |= {"questions": self._dev_file(ask), "limit": self.settings.limit}
+        if "retrieval" in Path(template["dev"]["questions"]).parts:
+            template["dev"]["split"] = "test"
         template["data"] |= WORLDS[DEV[ask.questions][1]]
         template["system"] = {"name": next(iter(SYSTEMS))}
         recipe = parse_recipe(template)
@@ -274,6 +301,7 @@ class Planner:
                 "passages": self._passages(recipe),
                 "precision": recipe.training.precision,
                 "ask": {"top_k": top_k, "gold": ask.gold, "options": dict(ask.options)},
+                **({"search": ask.search, "depth": ask.depth, "measure": ask.measure} if ask.depth else {}),
             }
         )
 

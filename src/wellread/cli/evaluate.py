@@ -9,6 +9,8 @@ import click
 from wellread.cli.opening import answering_options, opened
 from wellread.cli.output import POSITIVE, emit, json_option, say
 
+DEPTH = 100  # passages retrieved for the measures of retrieval; the reader gets the first --top-k
+
 
 @click.command()
 @answering_options
@@ -21,9 +23,13 @@ from wellread.cli.output import POSITIVE, emit, json_option, say
 )
 @click.option("--seed", default=0, show_default=True, help="Seed of the bootstrap intervals.")
 @click.option("--answers", "keep", default=None, help="Write every answer to this file (jsonl).")
+@click.option("--run-out", default=None, help="Write what was retrieved to this TREC run.")
 @json_option
-def command(as_json: bool, keep: str | None, **choice: Any) -> None:
+def command(as_json: bool, keep: str | None, run_out: str | None, **choice: Any) -> None:
     """Measure quality (EM, F1, recall, with bootstrap intervals) and cost (time, FLOPs, bytes).
+
+    Where the questions name passages that hold the answer, recall@K says for how many of them retrieval found one
+    among the first K; nDCG@10 and MRR@10 judge the same order.
 
     Where the questions name the passages that prove their answers, KILT's measures come too: R-precision, recall@5,
     and EM, F1 or accuracy that count only where the proof is ranked first.
@@ -33,7 +39,9 @@ def command(as_json: bool, keep: str | None, **choice: Any) -> None:
       wellread eval --model model --memory memory --questions dev.jsonl --json
     """
     from wellread.corpus.questions import evenly, read_questions
+    from wellread.evaluation.ranking import available
     from wellread.evaluation.report import can_be_scored
+    from wellread.retrieval.given import write_run
 
     questions = read_questions(choice["questions"], split=choice["split"])
     questions = evenly([item for item in questions if can_be_scored(item)], choice["limit"])
@@ -41,6 +49,11 @@ def command(as_json: bool, keep: str | None, **choice: Any) -> None:
         raise ValueError(f"{choice['questions']} holds no questions with answers; give a file that does.")
     pipeline = opened(choice)
     say(f"{len(questions)} questions")
+    if not available() and any(question.positive for question in questions):
+        say("ndcg@10 and mrr@10 are left out; they need: pip install 'wellread[ranking]'")
+    found = pipeline.retrieve([question.text for question in questions], top_k=max(choice["top_k"], DEPTH))
+    if run_out is not None:
+        write_run(run_out, questions, found, name=pipeline.model.name)
     report, answers = pipeline.evaluate(
         questions,
         top_k=choice["top_k"],
@@ -49,6 +62,7 @@ def command(as_json: bool, keep: str | None, **choice: Any) -> None:
         timed=choice["timed"],
         seed=choice["seed"],
         progress=True,
+        candidates=found,
     )
     if keep is not None:
         _write(keep, questions, answers)

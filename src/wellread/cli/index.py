@@ -13,6 +13,9 @@ from wellread.retrieval import RETRIEVERS, default_retriever
 
 __all__ = ["command"]
 
+# Passages whose first words are searched, to see how well an approximate search finds.
+PROBED, WORDS = 32, 12
+
 
 @click.command("index")
 @click.argument("corpus", type=click.Path(path_type=Path))
@@ -24,6 +27,11 @@ __all__ = ["command"]
 @click.option("--out", type=click.Path(path_type=Path), required=True, help="Directory for the index.")
 @click.option("--encoder", metavar="NAME", help="Dense: name or folder of a sentence-transformers model.")
 @click.option("--approximate", is_flag=True, default=None, help="Dense: search with an inverted file.")
+@click.option("--model", metavar="DIR", help="Reatt: the model whose keys are searched, a folder or a name.")
+@click.option("--memory", metavar="DIR", help="Reatt: a memory of that model, so that no passage is read again.")
+@click.option("--precision", type=click.Choice(["fp32", "bf16"]), help="Reatt: of reading passages.")
+@click.option("--codec", metavar="NAME", help="Reatt: how keys are stored: residual, float16 or float32.")
+@click.option("--search", metavar="NAME", help="Reatt: approximate, exact or exhaustive.")
 @click.option("--run", metavar="FILE", help="Given: the file of candidates (JSON lines or a TREC run).")
 @click.option("--overwrite", is_flag=True, help="Replace the index that is in the directory.")
 @json_option
@@ -36,14 +44,23 @@ def command(corpus: Path, retriever: str | None, out: Path, overwrite: bool, as_
     Example:
       wellread index corpus --out index
       wellread index corpus --retriever dense --approximate --out index
+      wellread index corpus --retriever reatt --model reatt --memory memory --out index
     """
     from wellread.corpus.store import Corpus
 
-    name = retriever or default_retriever()
-    kind = RETRIEVERS[name]
     given = {key: value for key, value in options.items() if value is not None}
+    encoder = _encoder(given)
+    name = retriever or (default_retriever() if encoder is None else encoder.model.system.retriever)
+    kind = RETRIEVERS[name]
+    if encoder is not None:
+        if name != encoder.model.system.retriever:
+            raise ValueError(
+                f"--model makes keys for --retriever {encoder.model.system.retriever}, not for {name}; leave one out."
+            )
+        given["encoder"] = encoder
     start = time.perf_counter()
-    index = kind.build(Corpus.open(corpus), out, overwrite=overwrite, **given)
+    passages = Corpus.open(corpus)
+    index = kind.build(passages, out, overwrite=overwrite, **given)
     result = {
         "retriever": name,
         "passages": len(index),
@@ -53,4 +70,36 @@ def command(corpus: Path, retriever: str | None, out: Path, overwrite: bool, as_
         "out": str(out),
     }
     human = "{passages} passages in a {retriever} index of {bytes} bytes at {out}, {seconds} s".format(**result)
+    if hasattr(index, "recall_against_exhaustive"):
+        result |= _searched(index, passages)
+        told = "; finds {recall:.1%} of what scoring every passage would find, {bytes_per_token} bytes a token"
+        human += told.format(**result)
     emit(result, as_json, human)
+
+
+def _encoder(given: dict[str, Any]) -> Any:
+    """What makes the keys of a token index, if a model was given; takes what belongs to it out of the options."""
+    model, memory, precision = (given.pop(name, None) for name in ("model", "memory", "precision"))
+    if model is None:
+        named = next((name for name, value in (("--memory", memory), ("--precision", precision)) if value), None)
+        if named is not None:
+            raise ValueError(f"{named} says how the keys of a model are made; give --model DIR with it.")
+        return None
+    from wellread.memory.store import Memory
+    from wellread.model import load_model
+    from wellread.token_encoder import ModelTokens
+
+    store = None if memory is None else Memory.open(memory)
+    return ModelTokens(load_model(model), memory=store, precision=precision or "fp32")
+
+
+def _searched(index: Any, passages: Any) -> dict[str, Any]:
+    """How well an approximate search finds: asked with the beginnings of some passages."""
+    from itertools import islice
+
+    from wellread.types import Probe
+
+    every = max(1, len(passages) // PROBED)
+    texts = [" ".join(passage.text.split()[:WORDS]) for passage in islice(passages, 0, PROBED * every, every)]
+    recall = index.recall_against_exhaustive([Probe(words=text) for text in texts if text], top_k=20)
+    return {"recall": round(recall, 4), "bytes_per_token": index.bytes_per_token()}

@@ -15,7 +15,12 @@ from wellread.cli.output import emit, json_option
 @model_option
 @click.option("--codec", default="bf16", show_default=True, help="How states are stored: bf16, int8, pq8, pq16.")
 @click.option("--out", required=True, help="Folder of the memory; an unfinished build in it is resumed.")
-@click.option("--retriever", default=None, help="Index kept in the memory: lexical, dense, hybrid, none.")
+@click.option(
+    "--retriever",
+    default=None,
+    help="Index kept in the memory: lexical, dense, hybrid, reatt or none. Default: the model's own search, else "
+    "hybrid where a dense encoder is installed.",
+)
 @click.option("--batch-size", default=32, show_default=True, help="Passages encoded together.")
 @click.option(
     "--precision",

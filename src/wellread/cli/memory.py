@@ -14,6 +14,7 @@ from wellread.cli.output import emit, json_option, say
 
 if TYPE_CHECKING:
     from wellread.memory.store import Memory
+    from wellread.model import Model
 
 __all__ = ["command"]
 
@@ -123,9 +124,10 @@ def _edit(edit: Callable, memory: str, corpus: str, model: str, as_json: bool, d
 
     store, passages = Memory.open(memory), Corpus.open(corpus)
     precision = store.manifest.build.precision or "fp32"
-    encode, fingerprint, _ = load_model(model).encoder_for_memory(passages.cutting, precision=precision)
+    loaded = load_model(model)
+    encode, fingerprint, _ = loaded.encoder_for_memory(passages.cutting, precision=precision)
     report = edit(store, passages, encode, fingerprint)
-    _follow(store, gone=report.written if done == "replaced" else (), written=report.written)
+    _follow(store, gone=report.written if done == "replaced" else (), written=report.written, model=loaded)
     result = {done: len(report.written), "unchanged": report.unchanged, **store.info()}
     human = f"{memory}: {len(report.written)} passages {done}, {report.unchanged} unchanged, now {len(store)}"
     emit(result, as_json, human)
@@ -159,15 +161,23 @@ def delete(memory: str, ids: tuple[str, ...], file: str | None, compact: bool, a
     emit({"deleted": deleted, "freed": freed, **store.info()}, as_json, human)
 
 
-def _follow(memory: Memory, *, gone: Sequence[str], written: Sequence[str]) -> None:
-    """Bring the search index inside the memory after a change of its passages."""
+def _follow(memory: Memory, *, gone: Sequence[str], written: Sequence[str], model: Model | None = None) -> None:
+    """Bring the search index inside the memory after a change of its passages. model: made what was written."""
+    from wellread.config import to_mapping
     from wellread.pipeline import INDEX_FOLDER
     from wellread.retrieval import RETRIEVERS, open_index
+    from wellread.token_encoder import ModelTokens
 
     folder = memory.path / INDEX_FOLDER
     if not (folder / "index.json").is_file():
         return
     index = open_index(folder)
+    options = to_mapping(index.options)
+    if index.of_a_model and model is not None:
+        # Its keys follow from the states that are there now; the model may lie elsewhere than when it was built.
+        encoder = ModelTokens(model, memory=memory, name=index.options.encoder)
+        index.use_encoder(encoder)
+        options = {**options, "encoder": encoder}
     if len(index) == len(memory) + len(gone) - len(written):
         if gone:
             index.delete(gone)
@@ -177,7 +187,7 @@ def _follow(memory: Memory, *, gone: Sequence[str], written: Sequence[str]) -> N
     if len(open_index(folder)) != len(memory):
         # An earlier change was killed between the memory and its index.
         say("the index does not hold the passages of the memory; building it again")
-        RETRIEVERS[index.name].build(memory, folder, overwrite=True)
+        RETRIEVERS[index.name].build(memory, folder, overwrite=True, **options)
 
 
 @command.command()

@@ -184,7 +184,7 @@ def _shown(row: Mapping[str, Any]) -> str:
     variants = [
         {
             "variant": each["variant"],
-            "EM": each["em"],
+            each.get("measure", "em").replace("em", "EM"): each["em"],
             "95 %": " to ".join(f"{bound:.1f}" for bound in each["interval"]),
             "per seed": " ".join(f"{value:.1f}" for value in each["per_seed"]),
             "GFLOPs": each["gflops"],

@@ -12,14 +12,21 @@ cutting    Document -> passages, by words, tokens or paragraphs
 store      Corpus: a folder of passages, memory-mapped, looked up by id
 ingest     all of it in one call
 questions  question files of the usual layouts -> Question
+writing    Question -> question files
+salient    sentences -> names and dates in them, or random spans
+masking    passages -> questions: sentences with a span masked
+labels     relevance labels -> questions that are answered with a relevant document
 """
 
 from wellread.corpus.cutting import Cutting
 from wellread.corpus.documents import Document, Problem
 from wellread.corpus.ingest import IngestReport, ingest
+from wellread.corpus.labels import relevance_questions
+from wellread.corpus.masking import masked_questions
 from wellread.corpus.questions import iter_questions, read_qrels, read_questions
 from wellread.corpus.readers import FORMATS, read_documents
 from wellread.corpus.store import Corpus, CorpusWriter
+from wellread.corpus.writing import write_questions
 
 __all__ = [
     "FORMATS",
@@ -31,7 +38,10 @@ __all__ = [
     "Problem",
     "ingest",
     "iter_questions",
+    "masked_questions",
     "read_documents",
     "read_qrels",
     "read_questions",
+    "relevance_questions",
+    "write_questions",
 ]

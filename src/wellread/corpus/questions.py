@@ -89,7 +89,10 @@ def iter_questions(
 ) -> Iterator[Question | Problem]:
     """Questions one by one, with a Problem for each row that holds none."""
     seen: Counter[str] = Counter()
-    for part in parts_of(path):
+    folder = Path(path)
+    # Queries and judgements are enough here; as a source of documents such a folder would need its corpus.
+    judged = folder.is_dir() and beir_file(folder, "queries") is not None and _qrels_files(folder)
+    for part in [(folder, "beir", folder)] if judged else parts_of(path):
         if isinstance(part, Problem):
             yield part
             continue
@@ -292,7 +295,7 @@ def _beir(path: Path, split: str | None, task: str | None) -> Iterator[Question 
     if file is None:
         yield Problem(str(path), 0, "is a BEIR folder without queries.jsonl")
         return
-    files = {item.stem.removeprefix("qrels_"): item for item in (*path.glob("qrels/*.tsv"), *path.glob("qrels_*.tsv"))}
+    files = _qrels_files(path)
     if split is not None and split not in files:
         raise ValueError(f"split={split!r} is not in {path}; it has: {', '.join(sorted(files)) or 'no qrels'}.")
     judged: dict[str, dict[str, int]] = {}
@@ -308,6 +311,13 @@ def _beir(path: Path, split: str | None, task: str | None) -> Iterator[Question 
             positive = tuple(name for name, grade in grades.items() if grade > 0)
             metadata = {**made.metadata, "relevance": grades}
             yield Question(made.id, made.text, made.answers, positive, made.task, metadata)
+
+
+def _qrels_files(folder: Path) -> dict[str, Path]:
+    """The judgements of a BEIR folder by split: qrels/SPLIT.tsv or qrels_SPLIT.tsv, plain or packed."""
+    found = (*sorted(folder.glob("qrels/*.tsv*")), *sorted(folder.glob("qrels_*.tsv*")))
+    named = ((*stem_and_suffix(file), file) for file in found)
+    return {stem.removeprefix("qrels_"): file for stem, suffix, file in named if suffix == ".tsv"}
 
 
 def _saved(path: Path, split: str | None, task: str | None) -> Iterator[Question | Problem]:

@@ -26,6 +26,7 @@ from wellread.evaluation.metrics import (
     regex_match,
 )
 from wellread.evaluation.provenance import Provenance, kilt, kilt_recall, r_precision, ranking
+from wellread.evaluation.ranking import available, up_to, values_of
 from wellread.types import Answer, Candidates, Question
 
 __all__ = ["Report", "can_be_scored", "evaluate_answers", "hardware", "to_markdown", "write_table"]
@@ -33,6 +34,8 @@ __all__ = ["Report", "can_be_scored", "evaluate_answers", "hardware", "to_markdo
 PERCENT = 100.0
 KILT_RECALL = 5
 """The depth at which KILT reports recall."""
+RANKED = ("ndcg@10", "mrr@10")
+"""Measures of the retrieved order, by trec_eval (see `ranking`)."""
 LABEL_TASKS = ("claim",)
 """Tasks whose answers are labels (SUPPORTS, REFUTES): KILT scores them by accuracy, all others by EM and F1."""
 
@@ -91,7 +94,7 @@ def evaluate_answers(
     *,
     candidates: Sequence[Candidates] | None = None,
     timed: Sequence[Answer] | None = None,
-    top_k: Sequence[int] = (1, 5, 20),
+    top_k: Sequence[int] = (1, 5, 20, 100),
     samples: int = 1000,
     seed: int = 0,
     settings: Mapping[str, Any] | None = None,
@@ -99,7 +102,10 @@ def evaluate_answers(
     """Score answers: em, f1, accuracy, recall before and after reranking, provenance, time and FLOPs.
 
     candidates: what retrieval gave, best first, for recall@K before reranking; K runs over `top_k` up to the
-    number of candidates. `recall@kept` and `answer@kept` look at the passages that were read to the end:
+    number of candidates. recall@K asks for one positive passage among the first K, as open-domain question answering
+    does (`hit@K` of `ranking`; its own recall@K, the share of all of them, is the same where there is one).
+    `ndcg@10` and `mrr@10` judge the same order, where 10 were retrieved and the package for it is installed.
+    `recall@kept` and `answer@kept` look at the passages that were read to the end:
     whether a positive passage, or any text with an accepted answer, is among them. `answer@all` is the same
     over all passages, the most that reranking could keep.
     Where questions have positives: `r_precision`, `kilt_recall@5`, and `kilt_accuracy` for claims or `kilt_em` and
@@ -118,6 +124,9 @@ def evaluate_answers(
         pairs = [(proof.names(found.ids), proof.members) for found, proof in zip(candidates, proofs)]
         for k in sorted({k for k in top_k if k <= most}):
             values[f"recall@{k}"] = np.array([recall(ids, positive, k) for ids, positive in pairs])
+        ranked = up_to(most, RANKED)
+        if ranked and available():
+            values |= values_of(questions, candidates, measures=ranked)
     if any(proof.sets for proof in proofs):
         values |= _proved(questions, answers, candidates, proofs, values)
     return Report(

@@ -16,7 +16,7 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from wellread.memory.kmeans import assign, kmeans
+from wellread.nn.kmeans import assign, kmeans
 from wellread.registry import Registry
 
 __all__ = ["CODECS", "Bf16", "Codec", "Int8", "ProductQuantiser", "ProductQuantiser8", "ProductQuantiser16"]

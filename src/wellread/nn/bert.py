@@ -231,6 +231,20 @@ class BertEncoder(nn.Module):
             states = _apply(self, self.layers[index], states, joined, first if index == stop - 1 else None)
         return states
 
+    def attention_queries(self, states: Tensor, layer: int) -> Tensor:
+        """Queries of the self-attention of a layer, [batch, tokens, heads, head_dim], of the states below it.
+
+        Their inner products with `attention_keys` are the scores before the softmax, less BERT's factor
+        head_dim^-0.5.
+        """
+        attending = self.layers[layer].attention
+        return attending.query(states).unflatten(-1, (attending.heads, -1))
+
+    def attention_keys(self, states: Tensor, layer: int) -> Tensor:
+        """Keys of the self-attention of a layer, [batch, tokens, heads, head_dim], of the states below it."""
+        attending = self.layers[layer].attention
+        return attending.key(states).unflatten(-1, (attending.heads, -1))
+
     def with_layers(self, start: int, stop: int) -> BertEncoder:
         """A trainable copy that holds layers start..stop-1 only, as its layers 0 and on."""
         kept = copy.deepcopy(self)

@@ -122,6 +122,19 @@ class T5Encoder(nn.Module):
             states = apply_layer(self, self.layers[index], states, joined, rows)
         return states
 
+    def attention_queries(self, states: Tensor, layer: int) -> Tensor:
+        """Queries of the self-attention of a layer, [batch, tokens, heads, head_dim], of the states below it.
+
+        Their inner products with `attention_keys` are the scores before softmax and position bias.
+        """
+        above = self.layers[layer]
+        return above.attention.query(above.attention_norm(states)).unflatten(-1, (above.attention.heads, -1))
+
+    def attention_keys(self, states: Tensor, layer: int) -> Tensor:
+        """Keys of the self-attention of a layer, [batch, tokens, heads, head_dim], of the states below it."""
+        above = self.layers[layer]
+        return above.attention.key(above.attention_norm(states)).unflatten(-1, (above.attention.heads, -1))
+
     def with_layers(self, start: int, stop: int) -> T5Encoder:
         """A trainable copy that holds layers start..stop-1 only, as its layers 0 and on."""
         kept = copy.deepcopy(self)

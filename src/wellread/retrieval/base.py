@@ -26,6 +26,8 @@ class Retriever(ABC):
 
     name: ClassVar[str]
     Options: ClassVar[type]
+    of_a_model: ClassVar[bool] = False
+    """Whether it searches keys that a model makes, which `build` is then given as `encoder`."""
 
     @classmethod
     def build(cls, passages: Iterable[Passage], out: str | Path, *, overwrite: bool = False, **options) -> Self:

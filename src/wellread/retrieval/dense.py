@@ -7,22 +7,21 @@ in blocks and resumes after a kill where it stopped.
 
 from __future__ import annotations
 
-import hashlib
 import importlib.util
-import json
-import os
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, ClassVar, Literal, Self
+from typing import Any, Literal
 
 import numpy as np
 from tqdm import tqdm
 
 from wellread.config import require
-from wellread.retrieval.catalog import CatalogWriter, digest, in_batches
+from wellread.retrieval.catalog import CatalogWriter, in_batches
+from wellread.retrieval.encoded import EncodedRetriever
 from wellread.retrieval.encoders import DEFAULT_ENCODER, INSTALL, Encoder, encoder_from
-from wellread.retrieval.segments import Hits, Segment, SegmentedRetriever, best
+from wellread.retrieval.progress import Progress
+from wellread.retrieval.segments import Hits, Segment, best, join
 from wellread.types import Candidates, Passage, Probe
 
 __all__ = ["DenseOptions", "DenseRetriever"]
@@ -66,7 +65,7 @@ class DenseSegment(Segment):
             self.inverted = faiss.read_index(str(path / "inverted.faiss"), faiss.IO_FLAG_MMAP)
 
 
-class DenseRetriever(SegmentedRetriever):
+class DenseRetriever(EncodedRetriever):
     """Search by one vector. Probes need one row of `vectors`, or words, which the encoder turns into a vector.
 
     Scores are inner products (cosines for normalised encoders).
@@ -76,35 +75,10 @@ class DenseRetriever(SegmentedRetriever):
     Options = DenseOptions
     Part = DenseSegment
     segments: list[DenseSegment]
-    _encoders: ClassVar[dict[str, Encoder]] = {}
 
     @classmethod
-    def build(
-        cls,
-        passages: Iterable[Passage],
-        out: str | Path,
-        *,
-        overwrite: bool = False,
-        encoder: str | Encoder = DEFAULT_ENCODER,
-        **options: Any,
-    ) -> Self:
-        """As `Retriever.build`; `encoder` may also be an object with the methods of `encoders.Encoder`, which
-        is then known by its name for as long as the process lives (`open` it later with `use_encoder`)."""
-        if not isinstance(encoder, str):
-            encoder = cls.use_encoder(encoder)
-        return super().build(passages, out, overwrite=overwrite, encoder=encoder, **options)
-
-    @classmethod
-    def use_encoder(cls, encoder: Encoder) -> str:
-        """Make an encoder object known by its name to all dense indexes in this process; gives the name."""
-        cls._encoders[encoder.name] = encoder
-        return encoder.name
-
-    @classmethod
-    def _encoder(cls, options: DenseOptions) -> Encoder:
-        if options.encoder not in cls._encoders:
-            cls._encoders[options.encoder] = encoder_from(options.encoder)
-        return cls._encoders[options.encoder]
+    def open_encoder(cls, name: str) -> Encoder:
+        return encoder_from(name)
 
     @property
     def dim(self) -> int:
@@ -121,7 +95,7 @@ class DenseRetriever(SegmentedRetriever):
         words = [row for row, probe in enumerate(probes) if probe.vectors is None]
         vectors = np.empty((len(probes), self.dim), dtype=np.float32)
         if words:
-            vectors[words] = self._encoder(self.options).questions([probes[row].words for row in words])
+            vectors[words] = self.encoder_named(self.options.encoder).questions([probes[row].words for row in words])
         for row, probe in enumerate(probes):
             if probe.vectors is None:
                 continue
@@ -142,7 +116,7 @@ class DenseRetriever(SegmentedRetriever):
 
     @classmethod
     def _write_segment(cls, passages: Iterable[Passage], path: Path, options: DenseOptions) -> None:
-        encoder = cls._encoder(options)
+        encoder = cls.encoder_named(options.encoder)
         progress = Progress(path, {"encoder": options.encoder, "precision": options.precision})
         catalog = CatalogWriter(path / "catalog.arrow")
         bar = tqdm(desc="vectors", unit=" passages", disable=None)
@@ -150,12 +124,13 @@ class DenseRetriever(SegmentedRetriever):
             catalog.write(batch)
             if not progress.done(batch):
                 vectors = np.asarray(encoder.passages(batch)).astype(options.precision)
-                progress.append(vectors)
+                progress.append(vectors=vectors)
             bar.update(len(batch))
         bar.close()
         catalog.close()
-        progress.finish()
+        progress.save("vectors")
         _invert(path, options)
+        progress.finish()
 
     @classmethod
     def _merge_segments(cls, segments: Sequence[DenseSegment], path: Path, options: DenseOptions) -> None:
@@ -165,83 +140,11 @@ class DenseRetriever(SegmentedRetriever):
             catalog.copy(segment.catalog, segment.alive)
             rows = np.flatnonzero(segment.alive)
             for start in range(0, len(rows), ROWS):
-                progress.append(segment.vectors[rows[start : start + ROWS]])
+                progress.append(vectors=segment.vectors[rows[start : start + ROWS]])
         catalog.close()
-        progress.finish()
+        progress.save("vectors")
         _invert(path, options)
-
-
-class Progress:
-    """The vectors of a segment on their way to disk: appended in blocks, each one safe once `append` returns.
-
-    progress.jsonl says first what the vectors are made with, then per block its rows, bytes and a digest of all
-    passages so far. Blocks already done are recognised by that digest; at the first difference the rest is
-    thrown away and made anew.
-    """
-
-    def __init__(self, path: Path, made_with: Mapping[str, Any]) -> None:
-        self.path = path
-        self.file = path / "vectors.part"
-        self.record = path / "progress.jsonl"
-        self.made_with = dict(made_with)
-        self.seen = hashlib.blake2b(digest_size=16)
-        self.count = 0
-        self.file.touch()
-        self._keep(self._recorded())
-
-    def done(self, batch: Sequence[Passage]) -> bool:
-        """Whether the vectors of the next block are there already."""
-        for passage in batch:
-            self.seen.update(digest(passage))
-        if self.count < len(self.blocks):
-            if self.blocks[self.count]["digest"] == self.seen.hexdigest():
-                self.count += 1
-                return True
-            self._keep(self.blocks[: self.count])
-        return False
-
-    def append(self, vectors: np.ndarray) -> None:
-        """Write the vectors ([rows, dim]) of the block that `done` said no to."""
-        row = {"rows": len(vectors), "bytes": vectors.nbytes, "digest": self.seen.hexdigest()}
-        row |= {"dim": vectors.shape[1], "type": str(vectors.dtype)}
-        _append(self.file, np.ascontiguousarray(vectors).tobytes())
-        _append(self.record, json.dumps(row).encode() + b"\n")
-        self.blocks.append(row)
-        self.count += 1
-
-    def _recorded(self) -> list[dict[str, Any]]:
-        """The blocks that are safely on disk; a line cut off by a kill ends them."""
-        lines = self.record.read_bytes().split(b"\n")[:-1] if self.record.exists() else []
-        rows = [json.loads(line) for line in lines]
-        return rows[1:] if rows and rows[0] == self.made_with else []
-
-    def _keep(self, blocks: Sequence[dict[str, Any]]) -> None:
-        """Throw away everything but these blocks."""
-        self.blocks = list(blocks)
-        os.truncate(self.file, sum(block["bytes"] for block in self.blocks))
-        lines = [self.made_with, *self.blocks]
-        draft = self.record.with_suffix(".new")
-        draft.write_text("".join(json.dumps(line) + "\n" for line in lines), encoding="utf8")
-        os.replace(draft, self.record)
-
-    def finish(self) -> None:
-        """Turn the file into `vectors.npy` without reading it into memory."""
-        self._keep(self.blocks[: self.count])
-        dim, kind = (self.blocks[0]["dim"], self.blocks[0]["type"]) if self.blocks else (0, "float32")
-        shape = (sum(block["rows"] for block in self.blocks), dim)
-        target = np.lib.format.open_memmap(self.path / "vectors.npy", mode="w+", dtype=kind, shape=shape)
-        if self.blocks:
-            target[:] = np.memmap(self.file, dtype=kind, mode="r", shape=shape)
-            target.flush()
-        self.record.unlink()
-        self.file.unlink()
-
-
-def _append(path: Path, content: bytes) -> None:
-    with path.open("ab") as file:
-        file.write(content)
-        file.flush()
-        os.fsync(file.fileno())
+        progress.finish()
 
 
 def _exact(vectors: np.ndarray, allowed: np.ndarray, probes: np.ndarray, top_k: int) -> list[Hits]:
@@ -256,14 +159,7 @@ def _exact(vectors: np.ndarray, allowed: np.ndarray, probes: np.ndarray, top_k: 
             for row, found in zip(scores, hits[first:]):
                 positions, values = best(row, top_k)
                 found.append((positions + start, values))
-    return [_join(found, top_k) for found in hits]
-
-
-def _join(found: Sequence[Hits], top_k: int) -> Hits:
-    positions = np.concatenate([np.empty(0, np.int64), *(positions for positions, _ in found)])
-    scores = np.concatenate([np.empty(0, np.float32), *(scores for _, scores in found)])
-    order = np.lexsort((positions, -scores))[:top_k]
-    return positions[order], scores[order]
+    return [join(found, top_k) for found in hits]
 
 
 def _approximate(segment: DenseSegment, allowed: np.ndarray, probes: np.ndarray, top_k: int, lists: int) -> list[Hits]:
@@ -274,7 +170,7 @@ def _approximate(segment: DenseSegment, allowed: np.ndarray, probes: np.ndarray,
     selector = {} if allowed.all() else {"sel": faiss.IDSelectorBitmap(bits)}
     how = faiss.SearchParametersIVF(nprobe=min(lists, segment.inverted.nlist), **selector)
     scores, positions = segment.inverted.search(probes, top_k, params=how)
-    hits = [_join([(p[p >= 0], s[p >= 0])], top_k) for p, s in zip(positions, scores)]
+    hits = [join([(p[p >= 0], s[p >= 0])], top_k) for p, s in zip(positions, scores)]
     # Fewer than asked for although more are allowed: the probed lists were too thin, so look at everything.
     short = [row for row, (found, _) in enumerate(hits) if len(found) < min(top_k, int(allowed.sum()))]
     if short:

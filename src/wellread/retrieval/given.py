@@ -2,7 +2,7 @@
 
 Two formats are read, plain or `.gz`: JSON lines {"id": question id, "candidates": [{"id", "score"}, ...]} with
 an optional "question" text, and TREC runs ("question Q0 passage rank score tag"). Candidates are ordered by
-score, equal ones as they stand in the file.
+score, equal ones as they stand in the file. `write_run` writes both.
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ from __future__ import annotations
 import dataclasses
 import gzip
 import json
+from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,7 +24,7 @@ from wellread.retrieval.catalog import CatalogWriter, in_batches
 from wellread.retrieval.segments import Segment, SegmentedRetriever
 from wellread.types import Candidates, Passage, Probe, Question
 
-__all__ = ["GivenOptions", "GivenRetriever", "read_run"]
+__all__ = ["GivenOptions", "GivenRetriever", "read_run", "write_run"]
 
 BATCH = 8192
 
@@ -150,9 +151,60 @@ def read_run(path: str | Path) -> tuple[dict[str, Candidates], list[tuple[str, s
     return {name: _best_first(found) for name, found in pairs.items()}, texts
 
 
-def _lines(path: Path) -> Iterator[str]:
+def write_run(
+    path: str | Path, questions: Sequence[Question], candidates: Sequence[Candidates], *, name: str = "wellread"
+) -> None:
+    """Write what was found for questions, best first, so that `read_run` and trec_eval read the same order.
+
+    JSON lines where the path ends in .jsonl, else a TREC run, packed where it ends in .gz; folders are made. Scores
+    are rounded to single precision, trec_eval's, and where one is not below the one before it, it is set to the next
+    lower number: trec_eval would put equal scores into an order of its own. A question without candidates has no line
+    in a TREC run. name: the run's, its last column.
+    ValueError where questions share an id, or a name with white space cannot stand in a TREC run.
+    """
+    path = Path(path)
+    rows = list(zip(questions, candidates, strict=True))
+    repeated = next((name for name, count in Counter(item.id for item in questions).items() if count > 1), None)
+    if repeated is not None:
+        raise ValueError(f"two questions have the id {repeated!r}; in a run every question needs an id of its own.")
+    as_lines = _json_lines if path.name.removesuffix(".gz").endswith(".jsonl") else _trec_lines
+    text = "".join(line + "\n" for question, found in rows for line in as_lines(question, found, name))
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with _opened(path, "wt") as file:
+        file.write(text)
+
+
+def _json_lines(question: Question, found: Candidates, name: str) -> Iterator[str]:
+    pairs = [{"id": id, "score": score} for id, score in zip(found.ids, _falling(found.scores))]
+    yield json.dumps({"id": question.id, "question": question.text, "candidates": pairs}, ensure_ascii=False)
+
+
+def _trec_lines(question: Question, found: Candidates, name: str) -> Iterator[str]:
+    for rank, (id, score) in enumerate(zip(found.ids, _falling(found.scores)), start=1):
+        fields = (question.id, "Q0", id, str(rank), repr(score), name)
+        broken = next((field for field in fields if field.split() != [field]), None)
+        if broken is not None:
+            raise ValueError(
+                f"{broken!r} is empty or holds white space, which a TREC run cannot; write JSON lines (a .jsonl file)."
+            )
+        yield " ".join(fields)
+
+
+def _falling(scores: Sequence[float]) -> Iterator[float]:
+    """The scores in single precision, each below the one before it."""
+    before = np.float32(np.inf)
+    for score in scores:
+        before = min(np.float32(score), np.nextafter(before, np.float32(-np.inf)))
+        yield float(before)
+
+
+def _opened(path: Path, mode: str) -> Any:
     opener = gzip.open if path.suffix == ".gz" else open
-    with opener(path, "rt", encoding="utf8") as file:
+    return opener(path, mode, encoding="utf8")
+
+
+def _lines(path: Path) -> Iterator[str]:
+    with _opened(path, "rt") as file:
         yield from (line for line in file if line.strip())
 
 

@@ -22,7 +22,7 @@ from wellread.retrieval.catalog import Catalog
 from wellread.retrieval.manifest import prepare, read_manifest, some, write_manifest
 from wellread.types import Candidates, Passage
 
-__all__ = ["Hits", "Segment", "SegmentedRetriever", "best"]
+__all__ = ["Hits", "Segment", "SegmentedRetriever", "best", "join"]
 
 # More segments than this are merged when passages are added: the small ones into one, or all of them into one
 # where deleted passages are a larger share than MOST_DELETED.
@@ -236,6 +236,14 @@ def best(scores: np.ndarray, top_k: int, *, floor: float = -np.inf) -> Hits:
         positions, values = positions[values >= least], values[values >= least]
     order = np.argsort(-values, kind="stable")[:top_k]
     return positions[order], values[order]
+
+
+def join(found: Sequence[Hits], top_k: int) -> Hits:
+    """The `top_k` best of several Hits of one probe, equal scores in order of position."""
+    positions = np.concatenate([np.empty(0, np.int64), *(positions for positions, _ in found)])
+    scores = np.concatenate([np.empty(0, np.float32), *(scores for _, scores in found)])
+    order = np.lexsort((positions, -scores))[:top_k]
+    return positions[order], scores[order]
 
 
 def _summary(segments: Sequence[Segment]) -> dict[str, Any]:

@@ -13,5 +13,6 @@ SYSTEMS = Registry(
         "memory_fid": "wellread.systems.memory_fid:MemoryFiD",
         "lumen": "wellread.systems.lumen:Lumen",
         "glimmer": "wellread.systems.glimmer:Glimmer",
+        "reatt": "wellread.systems.reatt:ReAtt",
     },
 )

@@ -21,7 +21,7 @@ from wellread.types import CandidateBatch, Inputs, Reading, TrainingBatch
 if TYPE_CHECKING:
     from torch import Tensor
 
-__all__ = ["Paper", "Remembered", "Search", "System"]
+__all__ = ["Paper", "Remembered", "Represented", "Search", "System"]
 
 Search = Callable[[Sequence["Tensor"]], CandidateBatch]
 """Vectors, one [probes, dim] per row being written -> candidates, for systems that retrieve as they write.
@@ -55,6 +55,19 @@ class Remembered:
     keys: Tensor | None = None
 
 
+@dataclass(frozen=True, slots=True)
+class Represented:
+    """Some of a step's questions, as a loss over all of its questions needs them.
+
+    vectors: by name, what such a loss is differentiated by, [questions, ...] each. facts: by name, what it needs
+    besides, without gradient. losses: of these questions by themselves.
+    """
+
+    vectors: Mapping[str, Tensor]
+    facts: Mapping[str, Tensor]
+    losses: dict[str, Tensor]
+
+
 class System(nn.Module, ABC):
     """A retrieval-augmented model: the five verbs over tensors."""
 
@@ -63,6 +76,8 @@ class System(nn.Module, ABC):
     config: Any
     ordered: ClassVar[bool] = False
     """Whether the order of the candidates is allowed to change the answer."""
+    retriever: ClassVar[str | None] = None
+    """The search, by its name in the table of retrievers, that goes by this system's own probes and keys."""
 
     @property
     @abstractmethod
@@ -96,6 +111,10 @@ class System(nn.Module, ABC):
         Not padded: questions may have different numbers of probes (tokens, chunks), even none.
         """
         return None
+
+    def search_keys(self, states: Tensor) -> Tensor:
+        """What `retriever` searches: [..., tokens, key dim] of stored states [..., tokens, dim]."""
+        raise NotImplementedError(f"{type(self).__name__} has no search of its own.")
 
     def check_top_k(self, top_k: int) -> None:
         """Raise ValueError where this system cannot answer from `top_k` candidates."""
@@ -145,6 +164,23 @@ class System(nn.Module, ABC):
     @abstractmethod
     def losses(self, batch: TrainingBatch) -> dict[str, Tensor]:
         """Named scalars; the training loop sums them."""
+
+    @property
+    def compares_questions(self) -> bool:
+        """Whether there is a loss over all questions of a step; `represent` and `joint_losses` then give it."""
+        return False
+
+    def represent(self, batch: TrainingBatch, *, with_losses: bool = True) -> Represented:
+        """What the loss over all questions of a step needs of some of them, and their other losses.
+
+        `losses` of a whole step is the mean of the others and `joint_losses` of all its parts. with_losses=False
+        leaves the others out.
+        """
+        raise NotImplementedError(f"{type(self).__name__} has no loss over all questions of a step.")
+
+    def joint_losses(self, parts: Sequence[Represented]) -> dict[str, Tensor]:
+        """Named scalars over all questions of a step, given in parts by `represent`."""
+        raise NotImplementedError(f"{type(self).__name__} has no loss over all questions of a step.")
 
     def parts(self) -> dict[str, list[str]]:
         """Named groups of weights (state dict prefixes) that transfer between runs."""

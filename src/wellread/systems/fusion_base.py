@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
     from wellread.nn.encoder_decoder import EncoderDecoder
 
-__all__ = ["FusionSystem", "LiveConfig", "LiveSystem", "live_layers"]
+__all__ = ["FusionSystem", "LiveConfig", "LiveSystem", "live_layers", "take"]
 
 
 class FusionSystem(System):
@@ -202,8 +202,9 @@ class FusionSystem(System):
         per_passage: bool = False,
     ) -> Tensor:
         if per_passage:
+            every = all_columns(candidates.exists)
             alone = [
-                self.log_likelihood(inputs, _column(candidates, index), target, target_mask)
+                self.log_likelihood(inputs, take(candidates, every[:, index : index + 1]), target, target_mask)
                 for index in range(candidates.num_passages)
             ]
             return torch.stack(alone, dim=1)
@@ -364,10 +365,7 @@ class LiveSystem(FusionSystem):
     def pairs(self, inputs: Inputs, candidates: CandidateBatch, question: Tensor) -> Pairs:
         """H_i = [QEnc(Q); MemEnc(Passage_i)]; with condition_memory, MemEnc([Q; Passage_i])."""
         if not self.config.condition_memory:
-            pairs = self.pair(inputs, question, candidates, self.passage_states(candidates))
-            if self.match is None:
-                return pairs
-            return pairs.with_states(pairs.states + matches(pairs)[..., None] * self.match)
+            return self.marked(self.pair(inputs, question, candidates, self.passage_states(candidates)))
         encoder = self.reader.encoder
         passages = encoder.embed(candidates.tokens.flatten(0, 1), segment=0)
         passages = passages.unflatten(0, candidates.tokens.shape[:2])
@@ -375,10 +373,18 @@ class LiveSystem(FusionSystem):
         pairs = self.pair(inputs, embedded, candidates, passages)
         return self.live(pairs, 0, self.cut, **self.sight) if self.cut else pairs
 
+    def marked(self, pairs: Pairs) -> Pairs:
+        """The pairs with the tokens marked that question and passage share, where mark_matches asks for it."""
+        if self.match is None:
+            return pairs
+        return pairs.with_states(pairs.states + matches(pairs)[..., None] * self.match)
 
-def _column(candidates: CandidateBatch, index: int) -> CandidateBatch:
-    """One candidate of every question, as a batch of its own."""
+
+def take(candidates: CandidateBatch, kept: Tensor) -> CandidateBatch:
+    """The candidates in the columns kept [batch, keep] of every question, as a batch of their own."""
+    rows = torch.arange(kept.shape[0], device=kept.device)[:, None]
     names = ("tokens", "mask", "exists", "scores", "states", "keys", "group", "source")
-    cut = {name: getattr(candidates, name) for name in names}
-    cut = {name: None if part is None else part[:, index : index + 1] for name, part in cut.items()}
-    return replace(candidates, **cut, ids=[row[index : index + 1] for row in candidates.ids])
+    parts = {name: getattr(candidates, name) for name in names}
+    parts = {name: None if part is None else part[rows, kept] for name, part in parts.items()}
+    ids = [[names[column] for column in row] for names, row in zip(candidates.ids, kept.tolist())]
+    return replace(candidates, **parts, ids=ids)

@@ -1,105 +1,290 @@
-"""ReAtt: the attention of one layer finds the passages, the layers above it read them. Signature only.
+"""ReAtt: the attention of one layer finds the passages, the layers above it read them.
 
 Paper: Jiang et al., "Retrieval as Attention: End-to-end Learning of Retrieval and Reading within a Single
 Transformer" (2022), arXiv 2212.02027.
 
-    E_d = K_d^{B+1,h}, E_q = Q_q^{B+1,h}                       -> ReAtt.remember: keys; ReAtt.seek (section 2.2)
-    r_h(q, d) = avg_q max_d A_{q,d}^{B+1,h}                    -> ReAtt.relevance (equation 1), read: scores
-    P_gen(a | E_{q,d_1}, ... E_{q,d_k})                        -> ReAtt.read: states; log_likelihood (section 2.1)
-    L = L_QA + alpha KL(P_tgt || P_ret)                        -> ReAtt.losses (equations 2, 3)
+    E_d = {K_d^{B+1,h}}, E_q = {Q_q^{B+1,h}}                   -> ReAtt.search_keys, ReAtt.seek (section 2.2)
+    r_h(q, d) = avg_0(max_1(A_{q,d}^{B+1,h}))                  -> reading.relevance (equation 1)
+    r(q, d) = sum_h P_h^head r_h(q, d)                         -> ReAtt.head_shares, joint_losses (section 2.2)
+    P^gen(a | E_{q,d_1}, ..., E_{q,d_k})                       -> ReAtt.read (section 2.1)
+    P^tgt = avg_0(sum_2(softmax_{1,2}(C_{a,q,D_q})))           -> ReAtt.target (section 3.2)
+    L_cross-doc = KL(P^tgt stopped || P^ret)                   -> losses.attention_distillation (equation 2)
+    L = L_QA + alpha L_cross-doc                               -> ReAtt.losses (equation 3)
 
-Letters: B -> layers of first_layers, L - B -> layers of last_layers, h* -> the head of query and key, a -> target,
-K -> top_k, alpha -> distillation_weight.
-Stored: tokens and states after layer B; the token index is built over their keys, which follow from the states
-and are not stored twice. Sought: one vector per question token. Read: all pairs fused, scored by attention.
+Letters: B -> layers below the live ones (`cut`), L - B -> live_share, h* -> head, tau -> head_temperature,
+w -> head_weights, alpha -> distillation_weight, K -> top_k.
 
-Random passages of section 3.1 are those of the other questions of a batch: `losses` sees them all.
-Difference: one head is given from the start; the paper weights all heads while it finds h*.
+The states after layer B are what LUMEN stores too: one memory serves retrieval (the keys of the retrieval head
+follow from the states by one projection) and reading. The random passages of section 3.1 are those of the other
+questions of a step, all of them, however many pieces or processes the step is divided into: `represent` and
+`joint_losses` are the two halves of the gradient cache (appendix A).
+
+Differences: while answering, the head of the largest weight retrieves alone. A passage that is close to two
+questions of a step is no random one for either. Scores are Q K^T as the paper writes them: without position bias, and
+without the factor that BERT has and T5 has not.
 """
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, ClassVar
+from functools import partial
+from typing import TYPE_CHECKING, ClassVar, Literal
 
 import torch
+from torch import nn
+from torch.nn import functional
+from torch.utils.checkpoint import checkpoint
 
-from wellread.reading.fusion import fuse
-from wellread.reading.keeping import all_columns
-from wellread.reading.pairing import join
-from wellread.systems.base import Paper, Remembered
-from wellread.systems.signature_base import DECODER, SignatureSystem
-from wellread.types import CandidateBatch, Inputs, Reading
+from wellread.config import require
+from wellread.evaluation import flops
+from wellread.evaluation.flops import FlopFormula
+from wellread.losses import attention_distillation, nll
+from wellread.reading.relevance import all_pairs, relevance
+from wellread.systems.base import Paper, Represented
+from wellread.systems.fusion_base import LiveConfig, LiveSystem, take
+from wellread.types import CandidateBatch, Inputs, Reading, TrainingBatch
 
 if TYPE_CHECKING:
     from torch import Tensor
 
+    from wellread.nn.encoder_decoder import EncoderDecoder
+
 __all__ = ["ReAtt", "ReAttConfig"]
+
+# A head of less weight is left out: it changes the scores by less than float32 can tell.
+SMALLEST_WEIGHT = 1e-6
 
 
 @dataclass(frozen=True)
-class ReAttConfig:
-    """distillation_weight: of the cross-document adjustment (section 5)."""
+class ReAttConfig(LiveConfig):
+    """What the paper varies, besides what LUMEN varies.
 
+    live_share: of the layers, those that read question and passage together (table 3, B). distillation_weight: of
+    the cross-document adjustment (table 3, alpha); 0 trains the reader alone. random_passages: adjust over the
+    passages of the other questions of a step too (table 3). head_temperature: of the head weights; a low one picks
+    one head (section 2.2). head: retrieve with this one, counted from 0, instead of the one that is learnt.
+    trained_passages: the reader learns from so many of a question's passages, those it looks at most; all are read
+    without gradient first, which takes a third. None to learn from all of them, as in the paper.
+    """
+
+    live_share: float = 0.5
+    train_memory: bool = True
+    question_encoder: Literal["separate", "shared"] = "shared"
     distillation_weight: float = 8.0
+    random_passages: bool = True
+    head_temperature: float = 0.001
+    head: int | None = None
+    trained_passages: int | None = None
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        require(self.head_temperature > 0, f"head_temperature={self.head_temperature}; it must be above 0.")
+        require(
+            self.distillation_weight >= 0,
+            f"distillation_weight={self.distillation_weight}; it must not be negative.",
+        )
+        require(
+            self.trained_passages is None or self.trained_passages >= 1,
+            f"trained_passages={self.trained_passages}; it must be at least 1.",
+        )
+        require(
+            not self.condition_memory,
+            "condition_memory=true leaves no states that a search could go by; ReAtt needs condition_memory = false.",
+        )
 
 
-class ReAtt(SignatureSystem):
-    """Retrieves and reads with one transformer."""
+class ReAtt(LiveSystem):
+    """Retrieves and reads with one transformer; the token index is built over the keys of its retrieval head."""
 
     paper = Paper(
-        "Retrieval as Attention: End-to-end Learning of Retrieval and Reading within a Single Transformer",
-        "Jiang et al.",
-        2022,
-        "2212.02027",
+        title="Retrieval as Attention: End-to-end Learning of Retrieval and Reading within a Single Transformer",
+        authors="Jiang et al.",
+        year=2022,
+        arxiv="2212.02027",
     )
     Config = ReAttConfig
-    stores = frozenset({"tokens", "states"})
-    nets: ClassVar = {
-        "first_layers": "(tokens, mask) -> states [rows, tokens, dim]",
-        "query": "states -> [..., head dim]",
-        "key": "states -> [..., head dim]",
-        "last_layers": "(states, mask) -> states",
-        "decoder": DECODER,
-    }
-    memory_nets = ("first_layers", "key")
+    config: ReAttConfig
+    retriever: ClassVar[str | None] = "reatt"
 
-    def remember(
-        self, tokens: Tensor, mask: Tensor, *, picture: Tensor | None = None, picture_mask: Tensor | None = None
-    ) -> Remembered:
-        """States [passages, tokens, dim] and a key per token [passages, tokens, head dim]."""
-        states = self.first_layers(tokens, mask)
-        return Remembered(states=states, mask=mask, keys=self.key(states))
+    def __init__(self, config: ReAttConfig, reader: EncoderDecoder) -> None:
+        super().__init__(config, reader)
+        if self.cut == reader.encoder.num_layers:
+            raise ValueError("live_share=0 leaves no layer whose attention could retrieve; ReAtt needs at least one.")
+        heads = reader.encoder.config.num_heads
+        if config.head is not None and not 0 <= config.head < heads:
+            raise ValueError(f"head={config.head} but a layer has {heads} heads; it must be between 0 and {heads - 1}.")
+        self.head_weights = nn.Parameter(torch.zeros(heads))
+
+    def parts(self) -> dict[str, list[str]]:
+        return {**super().parts(), "heads": ["head_weights"]}
+
+    # -- retrieve ------------------------------------------------------------------------------------------
+
+    @property
+    def head(self) -> int:
+        """The retrieval head h*: the one of the largest weight, where none is given."""
+        return int(self.head_weights.argmax()) if self.config.head is None else self.config.head
+
+    def head_shares(self) -> Tensor:
+        """P^head, [heads], summing to 1."""
+        if self.config.head is None:
+            return (self.head_weights.float() / self.config.head_temperature).softmax(0)
+        return functional.one_hot(torch.tensor(self.config.head), len(self.head_weights)).to(self.head_weights)
+
+    def queries(self, question: Tensor) -> Tensor:
+        """Queries of every head, [batch, tokens, heads, head_dim], of question states [batch, tokens, dim]."""
+        return self.reader.encoder.attention_queries(question, self.cut)
+
+    def keys(self, passages: Tensor) -> Tensor:
+        """Keys of every head, [..., tokens, heads, head_dim], of passage states [..., tokens, dim]."""
+        flat = passages.reshape(-1, *passages.shape[-2:])
+        keys = self.reader.encoder.attention_keys(flat, self.cut)
+        return keys.reshape(*passages.shape[:-1], *keys.shape[-2:])
 
     def seek(self, inputs: Inputs) -> Sequence[Tensor] | None:
-        vectors = self.query(self.first_layers(inputs.tokens, inputs.mask))
+        vectors = self.queries(self.question_states(inputs))[:, :, self.head]
         return [row[real] for row, real in zip(vectors, inputs.mask, strict=True)]
 
-    def relevance(self, query: Tensor, query_mask: Tensor, key: Tensor, key_mask: Tensor) -> Tensor:
-        """Mean over question tokens of the best passage token's attention before softmax (equation 1).
+    def search_keys(self, states: Tensor) -> Tensor:
+        return self.keys(states)[..., self.head, :]
 
-        query: [batch, tokens, head dim]; key: [batch, passages, tokens, head dim]. [batch, passages] float32,
-        -inf where a passage has no tokens.
-        """
-        attention = torch.einsum("bqe,bpte->bpqt", query, key).float()
-        best = attention.masked_fill(~key_mask[:, :, None], -torch.inf).amax(-1)
-        return best.masked_fill(~query_mask[:, None], 0.0).sum(-1) / query_mask.sum(-1, keepdim=True)
+    # -- read ----------------------------------------------------------------------------------------------
 
     def read(self, inputs: Inputs, candidates: CandidateBatch) -> Reading:
-        question, passages = self.first_layers(inputs.tokens, inputs.mask), candidates.states
-        if passages is None:
-            flat = self.first_layers(candidates.tokens.flatten(0, 1), candidates.mask.flatten(0, 1))
-            passages = flat.unflatten(0, candidates.exists.shape)
-        passages = passages.to(question.dtype)
-        scores = self.relevance(self.query(question), inputs.mask, self.key(passages), candidates.mask)
-        pairs = join(
-            question,
+        question, passages = self.question_states(inputs), self.passage_states(candidates)
+        scores = relevance(
+            self.queries(question)[:, :, self.head],
             inputs.mask,
-            inputs.tokens,
-            passage_states=passages,
-            passage_mask=candidates.mask,
-            passage_tokens=candidates.tokens,
+            self.search_keys(passages),
+            candidates.mask,
         )
-        pairs = pairs.with_states(self.last_layers(*pairs.flat()))
-        return fuse(pairs, all_columns(candidates.exists), exists=candidates.exists, scores=scores)
+        return self._read(inputs, candidates, question, passages, scores=scores)
+
+    def _read(
+        self,
+        inputs: Inputs,
+        candidates: CandidateBatch,
+        question: Tensor,
+        passages: Tensor,
+        *,
+        scores: Tensor | None = None,
+    ) -> Reading:
+        pairs = self.marked(self.pair(inputs, question, candidates, passages))
+        pairs = self.live(pairs, self.cut, self.reader.encoder.num_layers, **self.sight)
+        shown = question if self.config.question_to_decoder else None
+        return self.fuse(inputs, candidates, pairs, scores=scores, question=shown)
+
+    def formula(
+        self, *, question_tokens: float, passage_tokens: float, target_tokens: float, top_k: int
+    ) -> FlopFormula:
+        return flops.lumen(
+            passage_tokens=question_tokens + passage_tokens,
+            top_k=top_k,
+            target_tokens=target_tokens,
+            live_share=self.live_share,
+            **self.sizes,
+        )
+
+    # -- learn ---------------------------------------------------------------------------------------------
+
+    def losses(self, batch: TrainingBatch) -> dict[str, Tensor]:
+        if not self.compares_questions:
+            return super().losses(batch)
+        part = self.represent(batch)
+        return part.losses | self.joint_losses([part])
+
+    @property
+    def compares_questions(self) -> bool:
+        return self.config.distillation_weight > 0
+
+    def represent(self, batch: TrainingBatch, *, with_losses: bool = True) -> Represented:
+        """Queries and keys of all heads, and where the decoder looked for the answer."""
+        inputs, candidates = batch.inputs, batch.candidates
+        question, passages = self.question_states(inputs), self.passage_states(candidates)
+        fewer = min(self.config.trained_passages or candidates.num_passages, candidates.num_passages)
+        all_of_them = fewer == candidates.num_passages
+        with torch.set_grad_enabled(torch.is_grad_enabled() and all_of_them):
+            reading = self._read(inputs, candidates, question, passages)
+        target = self.target(reading, candidates)
+        vectors = {"query": self.queries(question), "key": self.keys(passages)}
+        facts = {
+            "query_mask": inputs.mask,
+            "key_mask": candidates.mask & candidates.exists[..., None],
+            "target": target,
+            "ids": _numbers(candidates),
+        }
+        losses = {}
+        if with_losses:
+            if not all_of_them:
+                most = target.topk(fewer).indices
+                rows = torch.arange(len(most), device=most.device)[:, None]
+                reading = self._read(inputs, take(candidates, most), question, passages[rows, most])
+            losses["nll"] = nll(self.target_log_probs(reading, batch.target), batch.target_mask)
+        return Represented(vectors, facts, losses)
+
+    @torch.no_grad()
+    def target(self, reading: Reading, candidates: CandidateBatch) -> Tensor:
+        """Where the decoder looks before its first word: [batch, passages] float32, summing to 1.
+
+        Cross-attention of the last layer before softmax, softmaxed over all tokens of all pairs, summed over each
+        pair's, averaged over heads (section 3.2).
+        """
+        decoder = self.reader.decoder
+        start = reading.kept.new_full((reading.states.shape[0], 1), decoder.start_token)
+        _, scores = decoder(start, self.reader.memory(reading.states), reading.mask, return_attention=True)
+        paired = reading.passage >= 0
+        scores = scores[:, -1, :, 0].float().masked_fill(~paired[:, None], torch.finfo(torch.float32).min)
+        mass = scores.softmax(-1).mean(1).masked_fill(~paired, 0.0)
+        total = mass.new_zeros(candidates.exists.shape)
+        return total.scatter_add(1, reading.passage.clamp_min(0), mass)
+
+    def joint_losses(self, parts: Sequence[Represented]) -> dict[str, Tensor]:
+        """The cross-document adjustment over all passages of a step, "cross_document": a mean over questions."""
+        query, query_mask = (_gathered(parts, kind, name) for kind, name in (("vectors", "query"), *_MASKS[:1]))
+        key, key_mask = (_gathered(parts, kind, name) for kind, name in (("vectors", "key"), *_MASKS[1:]))
+        target, ids = (_gathered(parts, "facts", name) for name in ("target", "ids"))
+        questions, close = ids.shape
+        weights = self.head_shares()
+        scores: Tensor | float = 0.0
+        for head in (weights.detach() > SMALLEST_WEIGHT).nonzero().flatten().tolist():
+            one = partial(all_pairs, query_mask=query_mask, key_mask=key_mask.flatten(0, 1))
+            found = checkpoint(one, query[:, :, head], key[:, :, :, head].flatten(0, 1), use_reentrant=False)
+            scores = scores + weights[head] * found
+        own = torch.eye(questions, dtype=torch.bool, device=ids.device).repeat_interleave(close, dim=1)
+        allowed = own if not self.config.random_passages else own | ~_same(ids)
+        allowed = allowed & key_mask.any(-1).flatten()
+        full = target.new_zeros(own.shape).masked_scatter(own, target)
+        loss = attention_distillation(scores, full, exists=allowed)
+        return {"cross_document": self.config.distillation_weight * loss}
+
+
+_MASKS = (("facts", "query_mask"), ("facts", "key_mask"))
+
+
+def _gathered(parts: Sequence[Represented], kind: str, name: str) -> Tensor:
+    """One tensor of all parts, along the questions; shorter ones are padded with zeros, which masks rule out."""
+    tensors = [getattr(part, kind)[name] for part in parts]
+    sizes = [max(tensor.shape[axis] for tensor in tensors) for axis in range(1, tensors[0].dim())]
+    padded = []
+    for tensor in tensors:
+        missing = [(0, size - have) for size, have in zip(sizes, tensor.shape[1:])]
+        padded.append(functional.pad(tensor, [amount for pair in reversed(missing) for amount in pair]))
+    return torch.cat(padded)
+
+
+def _numbers(candidates: CandidateBatch) -> Tensor:
+    """[batch, passages] int64: equal for equal passages; 0 where nothing is known of a passage."""
+    numbers = torch.zeros(candidates.exists.shape, dtype=torch.int64)
+    for row, names in enumerate(candidates.ids):
+        for column, name in enumerate(names):
+            digest = hashlib.blake2b(name.encode("utf8", "surrogatepass"), digest_size=7).digest()
+            numbers[row, column] = int.from_bytes(digest, "little") + 1
+    return numbers.to(candidates.exists.device)
+
+
+def _same(ids: Tensor) -> Tensor:
+    """[questions, questions * passages] bool: passages that are among a question's own."""
+    flat = ids.flatten()
+    return ((flat[None, :, None] == ids[:, None, :]) & (flat != 0)[None, :, None]).any(-1)

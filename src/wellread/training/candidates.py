@@ -8,6 +8,7 @@ import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from tqdm import tqdm
 
@@ -15,7 +16,10 @@ from wellread.retrieval import open_index
 from wellread.retrieval.given import read_run
 from wellread.types import Candidates, Probe, Question
 
-__all__ = ["Finder", "open_finder"]
+if TYPE_CHECKING:
+    from wellread.retrieval.base import Retriever
+
+__all__ = ["Finder", "open_finder", "read_kept", "seek", "write_kept"]
 
 # Enough at a time for a retriever to work in bulk, few enough for the progress bar to move.
 BATCH = 2048
@@ -45,14 +49,9 @@ class Finder:
             if kept.is_file():
                 return _of_file(kept, questions, top_k)
         index = open_index(self.index)
-        found: list[Candidates] = []
-        with tqdm(total=len(questions), desc=f"candidates of {name}", disable=None if self.progress else True) as bar:
-            for start in range(0, len(questions), BATCH):
-                some = questions[start : start + BATCH]
-                found += index.search([Probe(words=question.text) for question in some], top_k=top_k)
-                bar.update(len(some))
+        found = seek(index, questions, top_k=top_k, name=name, progress=self.progress)
         if kept is not None:
-            _write(kept, questions, found)
+            write_kept(kept, questions, found)
         return found
 
     def _fingerprint(self, questions: Sequence[Question], top_k: int) -> str:
@@ -60,8 +59,30 @@ class Finder:
         # An index writes this file anew whenever it changes.
         digest.update((self.index / "index.json").read_bytes())
         for question in questions:
-            digest.update(f"{question.id}\0{question.text}\0".encode())
+            digest.update(f"{question.id}\0{question.words}\0".encode())
         return digest.hexdigest()[:12]
+
+
+def seek(
+    index: Retriever, questions: Sequence[Question], *, top_k: int, name: str, progress: bool = True
+) -> list[Candidates]:
+    """The best `top_k` of an index for every question, by its words, without the passages hidden from it."""
+    found: list[Candidates] = []
+    with tqdm(total=len(questions), desc=f"candidates of {name}", disable=None if progress else True) as bar:
+        for start in range(0, len(questions), BATCH):
+            some = questions[start : start + BATCH]
+            more = max(len(question.hidden) for question in some)
+            rows = index.search([Probe(words=question.words) for question in some], top_k=top_k + more)
+            found += [_allowed(*pair, top_k) for pair in zip(some, rows, strict=True)]
+            bar.update(len(some))
+    return found
+
+
+def _allowed(question: Question, found: Candidates, top_k: int) -> Candidates:
+    if not set(question.hidden) & set(found.ids):
+        return found.top(top_k)
+    rows = [row for row, name in enumerate(found.ids) if name not in question.hidden][:top_k]
+    return Candidates(*(tuple(part[row] for row in rows) for part in (found.ids, found.scores, found.group)))
 
 
 def open_finder(
@@ -93,7 +114,14 @@ def _of_file(path: Path, questions: Sequence[Question], top_k: int) -> list[Cand
     return [known[question.id].top(top_k) for question in questions]
 
 
-def _write(path: Path, questions: Sequence[Question], found: Sequence[Candidates]) -> None:
+def read_kept(path: Path) -> dict[str, Candidates]:
+    """What `write_kept` wrote: candidates by question."""
+    known, _ = read_run(path)
+    return known
+
+
+def write_kept(path: Path, questions: Sequence[Question], found: Sequence[Candidates]) -> None:
+    """Keep the candidates of questions in a file that retriever "given" reads; it is whole or not there."""
     rows = {}
     for question, candidates in zip(questions, found):
         pairs = zip(candidates.ids, candidates.scores)

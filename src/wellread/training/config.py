@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
@@ -64,7 +64,8 @@ class TrainingConfig:
     log_every: steps; saving and evaluating with 0 only at the end. keep_best: the metric of the dev questions by
     which out/best is chosen. device: "auto" takes an accelerator where there is one. freeze: weights that stay as
     they are, by the beginnings of their names ("reader.encoder.layers.0."). schedule_steps: the step the schedule
-    ends at, None for the last; where it is given, a run may be made longer or shorter later.
+    ends at, None for the last; where it is given, a run may be made longer or shorter later. losses_from: the step
+    from which on a loss counts, by its name (as the log has it); 0 where none is given.
     """
 
     steps: int = 1000
@@ -86,6 +87,7 @@ class TrainingConfig:
     keep_best: str = "em"
     device: str = "auto"
     freeze: tuple[str, ...] = ()
+    losses_from: Mapping[str, int] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         where = "training"
@@ -98,6 +100,10 @@ class TrainingConfig:
                 "the schedule must reach at least as far as the training.",
             ),
             (self.learning_rate > 0, f"training.learning_rate={self.learning_rate}; it must be above 0."),
+            (
+                all(step >= 0 for step in self.losses_from.values()),
+                f"training.losses_from={dict(self.losses_from)}; steps must be at least 0.",
+            ),
             _one_of(self.optimizer, OPTIMIZERS, "training.optimizer"),
             _one_of(self.schedule, SCHEDULES, "training.schedule"),
             (
@@ -142,6 +148,9 @@ class DataConfig:
     candidates of every question, as retriever "given" reads it. memory: folder of a memory whose states are read
     instead of encoded, where the memory encoder is frozen. stages: the curriculum, in the order of their
     steps. drop_unanswerable: leave out questions of which no candidate or positive holds an answer; claims stay.
+    refresh: steps before which the model reads the corpus anew and finds the candidates of what comes next by its
+    own search, where it has one (ReAtt 3.1). refresh_share: of the candidates that are its own from then on; the rest
+    are the first ones of the index.
     """
 
     corpus: Path
@@ -150,6 +159,8 @@ class DataConfig:
     memory: Path | None = None
     stages: tuple[StageConfig, ...] = (StageConfig(),)
     drop_unanswerable: bool = False
+    refresh: tuple[int, ...] = ()
+    refresh_share: float = 1.0
 
     def __post_init__(self) -> None:
         starts = [stage.from_step for stage in self.stages]
@@ -162,6 +173,14 @@ class DataConfig:
             (
                 bool(starts) and starts[0] == 0 and starts == sorted(set(starts)),
                 f"data.stages start at steps {starts}; the first must start at 0 and each later than the one before.",
+            ),
+            (
+                all(step >= 0 for step in self.refresh) and list(self.refresh) == sorted(set(self.refresh)),
+                f"data.refresh={list(self.refresh)}; steps from 0, each later than the one before.",
+            ),
+            (
+                0 < self.refresh_share <= 1,
+                f"data.refresh_share={self.refresh_share}; it must be above 0, at most 1.",
             ),
         )
 

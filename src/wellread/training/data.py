@@ -33,6 +33,8 @@ __all__ = ["Batches", "Example", "PassageTokens", "Task", "collate", "prepare_ta
 # Tasks are drawn in blocks of this many questions, so that any place is found without drawing all before it.
 BLOCK = 4096
 FRAMED_AT_ONCE = 2048
+# Tasks whose targets are labels, or begin with one.
+LABELLED = ("claim", "relevance")
 
 
 @dataclass(frozen=True)
@@ -107,8 +109,8 @@ class _Holds:
         self.words: dict[str, str] = {}
 
     def answer(self, question: Question, candidates: Candidates, positives: tuple[str, ...], *, golden: bool) -> bool:
-        """Whether a question can be answered from what may be read for it; labels of claims stand in no text."""
-        if question.task == "claim" or set(positives) & set(candidates.ids) or (golden and positives):
+        """Whether a question can be answered from what may be read for it; labels stand in no text."""
+        if question.task in LABELLED or set(positives) & set(candidates.ids) or (golden and positives):
             return True
         new = [name for name in candidates.ids if name not in self.words]
         self.words.update((item.id, _words(f"{item.title} {item.text}")) for item in self.corpus.get(new))
@@ -124,20 +126,25 @@ class PassageTokens:
     """The tokens of framed passages, each once: one long int32 array and where every passage starts."""
 
     def __init__(self, frame: Frame, corpus: Corpus, ids: Iterable[str], *, progress: bool = False) -> None:
-        wanted = dict.fromkeys(ids)
-        pieces: list[np.ndarray] = []
-        lengths = [0]
+        self._frame, self._corpus = frame, corpus
         self._row: dict[str, int] = {}
+        self._tokens, self._starts = np.zeros(0, dtype=np.int32), np.zeros(1, dtype=np.int64)
+        self.add(ids, progress=progress)
+
+    def add(self, ids: Iterable[str], *, progress: bool = False) -> None:
+        """Frame these passages too; those that are there already cost nothing."""
+        wanted = {name: None for name in ids if name not in self._row}
+        pieces, lengths = [self._tokens], []
         with tqdm(total=len(wanted), desc="passages", disable=None if progress else True) as bar:
-            for passages in _fetched(corpus, wanted):
-                rows = frame.passages(passages)
+            for passages in _fetched(self._corpus, wanted):
+                rows = self._frame.passages(passages)
                 pieces.append(np.concatenate([np.asarray(row, dtype=np.int32) for row in rows]))
                 for passage, row in zip(passages, rows):
                     self._row[passage.id] = len(self._row)
                     lengths.append(len(row))
                 bar.update(len(passages))
-        self._tokens = np.concatenate(pieces) if pieces else np.zeros(0, dtype=np.int32)
-        self._starts = np.cumsum(lengths)
+        self._tokens = np.concatenate(pieces)
+        self._starts = np.concatenate([self._starts, self._starts[-1] + np.cumsum(lengths, dtype=np.int64)])
 
     def __len__(self) -> int:
         return len(self._row)
@@ -217,6 +224,7 @@ class Batches:
         self.data, self.batch_size, self.seed, self.memory = data, batch_size, seed, memory
         weights = np.array([task.config.weight for task in tasks], dtype=np.float64)
         self._shares = weights / weights.sum()
+        self._renewed: list[tuple[int, Mapping[str, Mapping[str, Candidates]]]] = []
         # counts before block 0, 1, ...: how many questions of each task the earlier blocks have taken
         self._before = [np.zeros(len(self.tasks), dtype=np.int64)]
         self._block = lru_cache(maxsize=4)(self._draw_block)
@@ -231,12 +239,32 @@ class Batches:
         places = range(step * self.batch_size, (step + 1) * self.batch_size)
         mine = np.array_split(np.arange(self.batch_size), parts)[part]
         stage = self.data.stage(step)
-        return [self._example(places[index], stage) for index in mine]
+        renewed = next((found for start, found in reversed(self._renewed) if start <= step), {})
+        return [self._example(places[index], stage, renewed) for index in mine]
 
-    def _example(self, place: int, stage: StageConfig) -> Example:
+    def drawn(self, start: int, stop: int) -> dict[str, dict[str, Question]]:
+        """The questions that steps start to stop - 1 put before the reader: by task, by id."""
+        found: dict[str, dict[str, Question]] = {task.name: {} for task in self.tasks}
+        for place in range(start * self.batch_size, stop * self.batch_size):
+            task, index = self._drawn(place)
+            found[task.name][task.questions[index].id] = task.questions[index]
+        return found
+
+    def renew(self, step: int, candidates: Mapping[str, Mapping[str, Candidates]]) -> None:
+        """From this step on read other candidates: by task, by question; questions not named keep theirs.
+
+        Of what is read, data.refresh_share are the given ones; those found at first take the places before them.
+        """
+        self.passages.add(name for rows in candidates.values() for found in rows.values() for name in found.ids)
+        self._renewed.append((step, candidates))
+
+    def _example(self, place: int, stage: StageConfig, renewed: Mapping[str, Mapping[str, Candidates]]) -> Example:
         task, index = self._drawn(place)
         rng = self._rng(3, place)
-        question, found = task.questions[index], task.candidates[index].top(stage.top_k)
+        question = task.questions[index]
+        found = task.candidates[index].top(stage.top_k)
+        if question.id in renewed.get(task.name, {}):
+            found = self._mixed(found, renewed[task.name][question.id], stage.top_k)
         answers = [answer for answer in question.answers if answer.strip()]
         # Drawn whether needed or not: what one option draws must not move what another one does.
         which, chance, golden = rng.random(3)
@@ -247,6 +275,13 @@ class Batches:
             ids = (*ids[:keep], positives[int(golden * len(positives))])
             scores = (*scores[:keep], scores[-1])
         return Example(question, task.name, target, ids, scores)
+
+    def _mixed(self, first: Candidates, own: Candidates, top_k: int) -> Candidates:
+        """The places of data.refresh_share for the system's own finds, the places before them for what was first."""
+        kept = first.top(top_k - max(round(top_k * self.data.refresh_share), 1))
+        new = [pair for pair in zip(own.ids, own.scores) if pair[0] not in kept.ids][: top_k - len(kept.ids)]
+        ids, scores = zip(*new) if new else ((), ())
+        return Candidates((*kept.ids, *ids), (*kept.scores, *scores))
 
     def _drawn(self, place: int) -> tuple[Task, int]:
         """The task and the question in a place of the endless row of training questions."""

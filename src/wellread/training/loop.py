@@ -10,17 +10,13 @@ from __future__ import annotations
 
 import hashlib
 import math
-import signal
-import threading
 import time
 from collections import defaultdict
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from types import FrameType
-from typing import Any, Protocol
+from typing import Protocol
 
 import torch
 from torch import Tensor, nn
@@ -36,11 +32,13 @@ from wellread.training.checkpoint import (
     write_checkpoint,
 )
 from wellread.training.config import TrainingConfig
+from wellread.training.during import Stop, checkpointing, stop_signals
+from wellread.training.gradient_cache import joint_gradients, passed_on
 from wellread.training.optimizers import learning_rate, make_optimizer, trained_parameters
 from wellread.training.processes import Processes
 from wellread.types import TrainingBatch
 
-__all__ = ["BatchSource", "Evaluate", "TrainReport", "train"]
+__all__ = ["BatchSource", "Evaluate", "Refresh", "TrainReport", "train"]
 
 Evaluate = Callable[[Model], Mapping[str, float]]
 
@@ -54,6 +52,18 @@ class BatchSource(Protocol):
     def batch(self, step: int, part: int = 0, parts: int = 1) -> TrainingBatch:
         """Part `part` of the `parts` that the questions of a step are divided into; the same every time."""
         ...
+
+
+class Refresh(Protocol):
+    """What is renewed with the weights reached, before the step it is called with: candidates, an index.
+
+    Called for every one of `steps`, and at the start of a resumed run for those behind it, to take up what was
+    renewed then.
+    """
+
+    steps: Sequence[int]
+
+    def __call__(self, model: Model, step: int) -> None: ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,6 +95,7 @@ def train(
     *,
     out: str | Path,
     evaluate: Evaluate | None = None,
+    refresh: Refresh | None = None,
     progress: bool = True,
     processes: Processes | None = None,
 ) -> TrainReport:
@@ -102,9 +113,18 @@ def train(
     out = Path(out)
     out.mkdir(parents=True, exist_ok=True)
     devices = [model.device] if model.device.type == "cuda" else []
-    with torch.random.fork_rng(devices=devices), _checkpointing(model.system, config):
-        run = _Run(model, batches, config, out=out, evaluate=evaluate, progress=progress, processes=processes)
-        with _stop_signals() as stop:
+    with torch.random.fork_rng(devices=devices), checkpointing(model.system, config):
+        run = _Run(
+            model,
+            batches,
+            config,
+            out=out,
+            evaluate=evaluate,
+            refresh=refresh,
+            progress=progress,
+            processes=processes,
+        )
+        with stop_signals() as stop:
             run.go(stop)
         return run.finish()
 
@@ -139,10 +159,12 @@ class _Run:
         *,
         out: Path,
         evaluate: Evaluate | None,
+        refresh: Refresh | None,
         progress: bool,
         processes: Processes,
     ) -> None:
         self.model, self.batches, self.config = model, batches, config
+        self.refresh, self.borders = refresh, set() if refresh is None else set(refresh.steps)
         self.out, self.evaluate, self.processes = out, evaluate, processes
         processes.share(model.system)
         self.weights = trained_parameters(model.system)
@@ -165,12 +187,16 @@ class _Run:
 
     # -- the steps -----------------------------------------------------------------------------------------
 
-    def go(self, stop: _Stop) -> None:
+    def go(self, stop: Stop) -> None:
         """Work until the last step, or until asked to stop."""
         self.model.system.train()
         with ThreadPoolExecutor(max_workers=1, thread_name_prefix="batches") as ahead, self.bar:
+            self._renew()
             waiting = self._ask(ahead, self.step)
             while self.step < self.config.steps:
+                if waiting is None:
+                    self._renew()
+                    waiting = self._ask(ahead, self.step)
                 begun = time.perf_counter()
                 parts = waiting.result()
                 self.meter.waited += time.perf_counter() - begun
@@ -184,23 +210,38 @@ class _Run:
         self.finished = self.step >= self.config.steps
 
     def _ask(self, ahead: ThreadPoolExecutor, step: int) -> Future | None:
-        """Have the parts of a step that are this process's made while the one before is worked on."""
-        if step >= self.config.steps:
+        """Have the parts of a step that are this process's made while the one before is worked on.
+
+        None after the last step, and where something is to be renewed first.
+        """
+        if step >= self.config.steps or step in self.borders:
             return None
         mine, count = self.config.accumulate, self.config.accumulate * self.processes.count
         parts = range(self.processes.rank * mine, (self.processes.rank + 1) * mine)
         return ahead.submit(lambda: [self.batches.batch(step, part, count) for part in parts])
 
+    def _renew(self) -> None:
+        """Renew what is due before this step, and take up what was renewed before earlier ones."""
+        begun = time.perf_counter()
+        for step in sorted(border for border in self.borders if border <= self.step):
+            self.model.system.eval()
+            self.refresh(self.model, step)
+            self.model.system.train()
+            self.borders.remove(step)
+        self.meter.since += time.perf_counter() - begun
+
     def _one_step(self, parts: list[TrainingBatch], asked: bool) -> bool:
         """Change the weights once; whether any process was asked to stop."""
         own = torch.tensor([[float(unit(part)) for unit in UNITS.values()] for part in parts])
         *total, stops = self.processes.sum(torch.cat([own.sum(0), torch.tensor([float(asked)])])).tolist()
-        losses: dict[str, Tensor] = {}
+        parts = [to_device(part, self.model.device) for part in parts]
+        joint, losses = self._joint(parts)
         for index, part in enumerate(parts):
             shares = dict(zip(UNITS, (mine / max(all_, 1) for mine, all_ in zip(own[index].tolist(), total))))
             self._seed(index)
-            for name, value in self._backward(part, shares).items():
+            for name, value in self._backward(part, shares, joint[index]).items():
                 losses[name] = losses.get(name, 0.0) + value
+        self._check_names(losses)
         self.processes.add_gradients(self.weights)
         limit = self.config.clip or math.inf
         norm = nn.utils.clip_grad_norm_([w for w in self.weights if w.grad is not None], limit)
@@ -211,15 +252,48 @@ class _Run:
         self.meter.add(losses, norm)
         return stops > 0
 
-    def _backward(self, batch: TrainingBatch, shares: Mapping[str, float]) -> dict[str, Tensor]:
+    def _joint(self, parts: list[TrainingBatch]) -> tuple[list[Mapping[str, Tensor] | None], dict[str, Tensor]]:
+        """What every part has to pass on of losses over the whole step, and those losses; None where a part is
+        the whole step."""
+        if not self.model.system.compares_questions or len(parts) * self.processes.count == 1:
+            return [None] * len(parts), {}
+        return joint_gradients(
+            self.model.system,
+            parts,
+            seed=self._seed,
+            context=self._precision,
+            weights={name: float(self.step >= start) for name, start in self.config.losses_from.items()},
+            processes=self.processes,
+        )
+
+    def _backward(
+        self, batch: TrainingBatch, shares: Mapping[str, float], joint: Mapping[str, Tensor] | None
+    ) -> dict[str, Tensor]:
         """Add one part's gradients; its share of every loss, detached."""
+        with self._precision():
+            if joint is None:
+                losses, flow = self.model.system.losses(batch), 0.0
+            else:
+                part = self.model.system.represent(batch)
+                losses, flow = part.losses, passed_on(part, joint)
+        counts = self.config.losses_from
+        losses = {name: value * (self.step >= counts.get(name, 0)) for name, value in losses.items()}
+        losses = {name: value * shares[UNIT_OF[name]] for name, value in losses.items()}
+        (sum(losses.values()) + flow).backward()
+        return {name: value.detach() for name, value in losses.items()}
+
+    def _precision(self) -> torch.autocast:
         dtype, kind = PRECISIONS[self.config.precision], self.model.device.type
         # The cache would keep weights cast without a gradient where a system reads once without one.
-        with torch.autocast(kind, dtype=dtype, enabled=dtype is not None, cache_enabled=False):
-            losses = self.model.system.losses(to_device(batch, self.model.device))
-        losses = {name: value * shares[UNIT_OF[name]] for name, value in losses.items()}
-        sum(losses.values()).backward()
-        return {name: value.detach() for name, value in losses.items()}
+        return torch.autocast(kind, dtype=dtype, enabled=dtype is not None, cache_enabled=False)
+
+    def _check_names(self, losses: Mapping[str, Tensor]) -> None:
+        unknown = [name for name in self.config.losses_from if name not in losses]
+        if unknown:
+            raise ValueError(
+                f"training.losses_from names {unknown[0]!r}, which {self.model.name} does not have; "
+                f"its losses: {', '.join(losses)}."
+            )
 
     def _seed(self, index: int) -> None:
         part = self.processes.rank * self.config.accumulate + index
@@ -332,45 +406,3 @@ class _Run:
         best = self.out / "best"
         chosen = best if best.is_dir() else self.out / "last"
         return TrainReport(self.step, self.best, chosen, self.finished)
-
-
-class _Stop:
-    """Whether a signal asked to stop."""
-
-    asked = False
-
-
-@contextmanager
-def _stop_signals() -> Iterator[_Stop]:
-    """Turn the first SIGTERM or SIGINT into a request; the second one acts as it always does."""
-    stop = _Stop()
-    if threading.current_thread() is not threading.main_thread():
-        yield stop  # only the main thread may change what signals do
-        return
-    before = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)}
-
-    def ask(number: int, frame: FrameType | None) -> None:
-        stop.asked = True
-        signal.signal(number, before[number])
-
-    for number in before:
-        signal.signal(number, ask)
-    try:
-        yield stop
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
-
-
-@contextmanager
-def _checkpointing(system: nn.Module, config: TrainingConfig) -> Iterator[None]:
-    """Activation checkpointing in every part that knows it, while training."""
-    able: list[Any] = [part for part in system.modules() if hasattr(part, "gradient_checkpointing")]
-    before = [part.gradient_checkpointing for part in able]
-    for part in able:
-        part.gradient_checkpointing = config.activation_checkpointing
-    try:
-        yield
-    finally:
-        for part, value in zip(able, before):
-            part.gradient_checkpointing = value

@@ -9,9 +9,11 @@ any it starts a single process, whatever --num_processes says.
 
 from __future__ import annotations
 
+import io
 import os
 from collections.abc import Sequence
 from datetime import timedelta
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -46,6 +48,16 @@ class Processes:
             values = values.to(self.device, copy=True)
             torch.distributed.all_reduce(values)
         return values
+
+    def gather(self, value: Any) -> list[Any]:
+        """What all processes give here, in the order of their ranks; tensors come on this one's device."""
+        if self.count == 1:
+            return [value]
+        sent = io.BytesIO()
+        torch.save(value, sent)
+        given: list[Any] = [None] * self.count
+        torch.distributed.all_gather_object(given, sent.getvalue())
+        return [torch.load(io.BytesIO(each), map_location=self.device, weights_only=False) for each in given]
 
     def wait(self) -> None:
         """Wait until all processes are here."""

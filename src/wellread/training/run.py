@@ -27,6 +27,7 @@ from wellread.training.dev import DevQuestions
 from wellread.training.loop import Evaluate, TrainReport, train
 from wellread.training.optimizers import ENDLESS
 from wellread.training.processes import Processes, find_processes, pick_device
+from wellread.training.refresh import OwnCandidates, drop_own_candidates
 from wellread.training.starting import freeze, open_memory, start_model
 from wellread.types import Question
 
@@ -69,6 +70,8 @@ def run_recipe(
     folder.mkdir(parents=True, exist_ok=True)
     if restart and processes.main:
         drop_checkpoint(folder)
+    if processes.main and not has_checkpoint(folder):
+        drop_own_candidates(folder)
     processes.wait()
     check_resumable(recipe, folder)
     # The first process finds the candidates; the others read what it kept.
@@ -85,6 +88,7 @@ def run_recipe(
         recipe.training,
         out=folder,
         evaluate=evaluate,
+        refresh=prepared.refresh,
         progress=progress,
         processes=processes,
     )
@@ -103,6 +107,11 @@ class _Prepared:
         dev_questions = _questions(recipe.dev) if recipe.dev else []
         self.model = start_model(recipe, lambda: _texts(corpus, questions))
         freeze(self.model, recipe.training.freeze)
+        if data.refresh and self.model.system.retriever is None:
+            raise ValueError(
+                f"data.refresh={list(data.refresh)}, but {self.model.name} has no search of its own to find candidates "
+                "with; leave data.refresh out."
+            )
         self.memory: Memory | None = open_memory(data.memory, self.model) if data.memory else None
         self.model.system.to(pick_device(recipe.training.device, processes))
         self.tasks: list[Task] = [
@@ -126,6 +135,19 @@ class _Prepared:
             seed=settings.seed,
             memory=self.memory,
         )
+        self.refresh = None
+        if data.refresh:
+            self.refresh = OwnCandidates(
+                self.batches,
+                corpus,
+                folder,
+                data=data,
+                last=settings.steps,
+                memory=self.memory,
+                processes=processes,
+                precision=settings.precision,
+                progress=progress,
+            )
         self.dev = None
         if recipe.dev:
             self.dev = DevQuestions(
@@ -173,6 +195,8 @@ def check_resumable(recipe: Recipe, folder: Path) -> None:
         free.add("training.steps")
     if now.get("training.schedule_steps") is not None:
         free.add("training.steps")
+    if recipe.data.refresh:  # candidates were found for the questions of so many steps
+        free.discard("training.steps")
     changed = [key for key in {**before, **now} if key not in free and before.get(key) != now.get(key)]
     if changed:
         told = "; ".join(f"{key} was {before.get(key)!r} and is {now.get(key)!r}" for key in changed)

@@ -1,4 +1,4 @@
-"""Lloyd's k-means over many small subspaces at once, as product quantisation needs it."""
+"""Lloyd's k-means, on many small subspaces (product quantisation) or on whole vectors (inverted lists)."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from torch import Tensor
 
 __all__ = ["assign", "kmeans"]
 
-_BLOCK = 4096  # rows whose distances are held at a time: 4 MB for 256 centroids, about a core's cache
+_HELD = 1 << 20  # distances held at a time: 4 MB, about a core's cache
 
 
 def assign(vectors: Tensor, centroids: Tensor) -> Tensor:
@@ -19,11 +19,12 @@ def assign(vectors: Tensor, centroids: Tensor) -> Tensor:
     offset = centroids.square().sum(1).mul_(-0.5)
     flipped = centroids.T.contiguous()
     nearest = torch.empty(len(vectors), dtype=torch.int64, device=vectors.device)
-    for start in range(0, len(vectors), _BLOCK):
-        scores = torch.addmm(offset, vectors[start : start + _BLOCK], flipped)
+    block = max(1, _HELD // len(centroids))
+    for start in range(0, len(vectors), block):
+        scores = torch.addmm(offset, vectors[start : start + block], flipped)
         # numpy's argmax along a contiguous axis runs four times as fast as torch's on a CPU.
         best = torch.from_numpy(scores.numpy().argmax(1)) if scores.device.type == "cpu" else scores.argmax(1)
-        nearest[start : start + _BLOCK] = best
+        nearest[start : start + block] = best
     return nearest
 
 

@@ -1,0 +1,77 @@
+"""A trained system's own search, or another one over the same passages: where the right passage stands in it."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from filelock import FileLock
+
+from wellread.corpus.store import Corpus
+from wellread.memory.store import Memory
+from wellread.model import Model
+from wellread.reading.batching import to_device
+from wellread.retrieval import RETRIEVERS, open_index
+from wellread.retrieval.base import Retriever
+from wellread.token_encoder import ModelTokens
+from wellread.types import Candidates, Probe, Question
+
+__all__ = ["OWN", "SearchPlaces", "rank_of_right", "search_all"]
+
+OWN = "own"
+BATCH = 256
+
+
+@dataclass(frozen=True)
+class SearchPlaces:
+    """corpus: what is searched. own: where the index of one system lies while it is asked. shared: where indexes lie
+    that do not depend on the system. memory: states of the passages, where they are that system's."""
+
+    corpus: Corpus
+    own: Path
+    shared: Path
+    memory: Memory | None = None
+
+
+def search_all(
+    model: Model, questions: Sequence[Question], places: SearchPlaces, *, search: str, top_k: int
+) -> list[Candidates]:
+    """The best `top_k` passages of every question, by the system's own search ("own") or by a retriever's name."""
+    index = _own(model, places) if search == OWN else _shared(search, places)
+    found: list[Candidates] = []
+    for start in range(0, len(questions), BATCH):
+        texts = [question.text for question in questions[start : start + BATCH]]
+        vectors = [None] * len(texts)
+        if search == OWN:
+            with torch.inference_mode():
+                vectors = model.system.seek(to_device(model.frame.questions(texts), model.device))
+        probes = [Probe(words=text, vectors=own) for text, own in zip(texts, vectors, strict=True)]
+        found += index.search(probes, top_k=top_k)
+    if search == OWN:
+        shutil.rmtree(places.own)  # as large as the passages' keys, and made again in a minute
+    return found
+
+
+def rank_of_right(question: Question, found: Candidates) -> int | None:
+    """The place, from 1, of the first right passage; None where none was found."""
+    places = [place for place, name in enumerate(found.ids, 1) if name in question.positive]
+    return min(places, default=None)
+
+
+def _own(model: Model, places: SearchPlaces) -> Retriever:
+    shutil.rmtree(places.own, ignore_errors=True)
+    encoder = ModelTokens(model, memory=places.memory, precision="bf16")
+    # Exact, so that what is measured is the system and not the search.
+    exact = {"codec": "float32", "search": "exhaustive"}
+    return RETRIEVERS[model.system.retriever].build(places.corpus, places.own, encoder=encoder, **exact)
+
+
+def _shared(search: str, places: SearchPlaces) -> Retriever:
+    folder = places.shared / f"{search}-{places.corpus.fingerprint}"
+    with FileLock(folder.with_name(f".{folder.name}.lock")):
+        if not (folder / "index.json").is_file():
+            RETRIEVERS[search].build(places.corpus, folder)
+    return open_index(folder)

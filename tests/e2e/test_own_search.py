@@ -1,0 +1,221 @@
+"""A system that finds what it reads: one memory, one reading of every passage, an index of its own, iterations."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+import torch
+
+from wellread.cli.main import main
+from wellread.corpus.store import Corpus
+from wellread.memory.store import Memory
+from wellread.model import build_model, load_model, save_model
+from wellread.nn.bert import BertEncoder
+from wellread.nn.building import build_from_scratch
+from wellread.pipeline import memorize_corpus, open_pipeline
+from wellread.reading.frame import FrameConfig
+from wellread.retrieval import RETRIEVERS, open_index
+from wellread.token_encoder import ModelTokens
+from wellread.training.recipes import parse_recipe
+from wellread.training.run import run_recipe
+from wellread.types import Passage
+
+RIVERS = ("Vltava", "Danube", "Seine", "Thames", "Tiber", "Ebro", "Rhine", "Oder")
+CITIES = ("Prague", "Vienna", "Paris", "London", "Rome", "Zaragoza", "Cologne", "Wroclaw")
+PASSAGES = [
+    Passage(f"p{number}", f"The {river} flows through {city} and on to the sea.", river)
+    for number, (river, city) in enumerate(zip(RIVERS, CITIES))
+]
+ASKED = "Which river flows through Prague?"
+SHARED = {"question_encoder": "shared", "live_share": 0.5}
+
+
+@pytest.fixture(scope="module")
+def home(tmp_path_factory):
+    home = tmp_path_factory.mktemp("own")
+    texts = [f"{item.title} {item.text}" for item in PASSAGES] * 4
+    reader, tokenizer = build_from_scratch(
+        texts, vocab_size=200, dim=16, layers=4, heads=2, decoder_layers=1, family="bert", seed=0
+    )
+    model = build_model("reatt", {"head": 1}, reader, tokenizer, frame=FrameConfig(answer_tokens=6))
+    save_model(home / "model", model)
+    Corpus.write(PASSAGES, home / "corpus")
+    return home
+
+
+@pytest.fixture
+def passages_read(monkeypatch):
+    """How many passages any encoder embeds; questions are of the other segment."""
+    rows, plain = [], BertEncoder.embed
+
+    def embed(self, tokens, *, segment=0):
+        rows.extend([1] * tokens.shape[0] if segment == 0 else [])
+        return plain(self, tokens, segment=segment)
+
+    monkeypatch.setattr(BertEncoder, "embed", embed)
+    return rows
+
+
+@pytest.fixture
+def memory(home, tmp_path, passages_read):
+    memorize_corpus(Corpus.open(home / "corpus"), load_model(home / "model"), tmp_path / "memory", progress=False)
+    return tmp_path / "memory"
+
+
+def test_no_passage_is_read_for_the_index_or_while_answering(home, memory, tmp_path, passages_read):
+    """One memory answers with retrieval by attention, read by ReAtt's layers or by LUMEN's."""
+    with_index = len(passages_read)
+    corpus, model = Corpus.open(home / "corpus"), load_model(home / "model")
+    memorize_corpus(corpus, model, tmp_path / "states-alone", retriever="none", progress=False)
+    assert with_index == len(passages_read) - with_index > 0
+    passages_read.clear()
+    assert open_index(memory / "index").name == "reatt"
+    own = open_pipeline(model=home / "model", memory=memory)
+    lumen = open_pipeline(model=home / "model", memory=memory, system="lumen", options=SHARED)
+    found = [pipeline.ask([ASKED], top_k=3)[0] for pipeline in (own, lumen)]
+    assert not passages_read
+    assert [item.id for item in found[0].passages] == [item.id for item in found[1].passages]
+    assert len(found[0].passages) == 3
+    # The same states, the same live layers, the same decoder.
+    assert found[0].text == found[1].text
+    assert found[0].log_likelihood == pytest.approx(found[1].log_likelihood, abs=1e-4)
+
+
+def test_the_index_scores_as_the_reader_does(home, memory):
+    """Score from stored keys = score of the live pass, through build, storage, search and reading."""
+    folder = memory / "plain"
+    model = load_model(home / "model")
+    exact = {"codec": "float32", "search": "exhaustive"}
+    RETRIEVERS["reatt"].build(Corpus.open(home / "corpus"), folder, encoder=ModelTokens(model), **exact)
+    live = open_pipeline(model=home / "model", corpus=home / "corpus", index=folder)
+    found = live.retrieve([ASKED], top_k=8)[0]
+    answer = live.ask([ASKED], top_k=8)[0]
+    scores = {item.id: item.score for item in answer.passages}
+    assert len(found.ids) == 8
+    for name, score in zip(found.ids, found.scores):
+        assert scores[name] == pytest.approx(score, abs=1e-4)  # float32 sums in another order
+
+
+def test_words_and_vectors_find_the_same(home, memory):
+    index = open_index(memory / "index")
+    pipeline = open_pipeline(model=home / "model", memory=memory)
+    by_vectors = pipeline.retrieve([ASKED], top_k=4)[0]
+    from wellread.types import Probe
+
+    by_words = index.search([Probe(words=ASKED)], top_k=4)[0]
+    assert by_vectors.ids == by_words.ids
+
+
+def test_other_weights_are_refused(home, memory, tmp_path):
+    changed = load_model(home / "model")
+    with torch.no_grad():
+        changed.system.reader.encoder.layers[2].attention.key.weight.add_(0.1)  # above the memory, below the index
+    save_model(tmp_path / "changed", changed)
+    with pytest.raises(ValueError, match="the search index was built with other weights or options than this reatt"):
+        open_pipeline(model=tmp_path / "changed", memory=memory)
+
+
+def test_a_model_without_a_search_is_refused(home):
+    with pytest.raises(ValueError, match="lumen has no search of its own; use a model of a system that retrieves"):
+        ModelTokens(load_model(home / "model", system="lumen", options=SHARED))
+
+
+def test_added_passages_are_read_once_and_deleted_ones_not_found(home, memory, tmp_path, passages_read, capsys):
+    """`wellread memory add` and `delete` bring the index along, from the states that were stored."""
+    new = [Passage("n1", "The Loire flows through Nantes to the ocean.", "Loire")]
+    Corpus.write(new, tmp_path / "new")
+    before = len(passages_read)
+    main(["memory", "add", str(memory), str(tmp_path / "new"), "--model", str(home / "model")])
+    assert len(passages_read) == before + 1
+    main(["memory", "delete", str(memory), "p3"])
+    capsys.readouterr()
+    names = {item.id for item in open_pipeline(model=home / "model", memory=memory).ask([ASKED], top_k=9)[0].passages}
+    assert names == {"n1", *(item.id for item in PASSAGES)} - {"p3"}
+    assert len(open_index(memory / "index")) == len(Memory.open(memory)) == len(PASSAGES)
+
+
+def test_index_verb_takes_keys_from_a_memory_and_tells_what_it_finds(home, memory, tmp_path, passages_read, capsys):
+    before = len(passages_read)
+    place = ["--model", str(home / "model"), "--memory", str(memory), "--out", str(tmp_path / "index")]
+    main(["index", str(home / "corpus"), "--retriever", "reatt", *place, "--json"])
+    told = json.loads(capsys.readouterr().out)
+    assert len(passages_read) == before
+    assert told["passages"] == len(PASSAGES)
+    assert 0.9 <= told["recall"] <= 1
+    assert told["bytes_per_token"]["stored"] > 0
+
+
+# -- training --------------------------------------------------------------------------------------------------------
+
+
+def recipe(home, **training):
+    return parse_recipe(
+        {
+            "init": {"from": str(home / "model")},
+            "system": {"name": "reatt"},
+            "data": {
+                "corpus": str(home / "corpus"),
+                "index": str(home / "lexical"),
+                "stages": [{"top_k": 3}],
+                "refresh": [2, 4],
+            },
+            "tasks": {"rivers": {"questions": str(home / "questions.jsonl")}},
+            "training": {"steps": 6, "batch_size": 4, "save_every": 1, "log_every": 1, "learning_rate": 1e-3}
+            | training,
+        }
+    )
+
+
+@pytest.fixture(scope="module")
+def taught(home):
+    RETRIEVERS["lexical"].build(Corpus.open(home / "corpus"), home / "lexical")
+    rows = [
+        {"id": f"q{number}", "question": f"Which river flows through {city}?", "answers": [RIVERS[number]]}
+        for number, city in enumerate(CITIES)
+    ]
+    (home / "questions.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    run_recipe(recipe(home), home / "run", progress=False)
+    return home / "run"
+
+
+def test_iterations_read_what_the_model_finds(home, taught):
+    """From its first refresh on, candidates are those of the model's own search, with the weights reached then."""
+    first, second = (taught / f"own-candidates-{step:06d}-rivers.jsonl" for step in (2, 4))
+    assert first.is_file()
+    assert second.is_file()
+    assert not list(taught.glob("refresh-*"))
+    rows = [json.loads(line) for line in second.read_text().splitlines()]
+    assert rows
+    assert all(len(row["candidates"]) == 3 for row in rows)
+    log = [json.loads(line) for line in (taught / "log.jsonl").read_text().splitlines()]
+    assert {"nll", "cross_document"} <= set(log[0])
+
+
+def test_a_stopped_run_goes_on_with_the_same_candidates(home, taught, tmp_path):
+    """Stopped inside the second iteration and gone on with, it ends with the weights of the unbroken run."""
+    folder = tmp_path / "run"
+    calls = []
+
+    def interrupt(model):
+        calls.append(1)
+        raise KeyboardInterrupt
+
+    stopping = recipe(home, evaluate_every=3, keep_best="em")
+    with pytest.raises(KeyboardInterrupt):
+        run_recipe(stopping, folder, lambda *_: interrupt, progress=False)
+    assert calls
+    assert (folder / "own-candidates-000002-rivers.jsonl").is_file()
+    run_recipe(stopping, folder, lambda *_: lambda model: {"em": 0.0}, progress=False)
+    whole, resumed = (load_model(place / "last").system.state_dict() for place in (taught, folder))
+    for name, weight in whole.items():
+        assert torch.equal(weight, resumed[name]), name
+
+
+def test_refreshing_needs_a_search(home, taught, tmp_path):
+    plan = recipe(home)
+    other = {**plan.system, "name": "fid"}
+    from dataclasses import replace
+
+    with pytest.raises(ValueError, match=r"data.refresh=\[2, 4\], but fid has no search of its own"):
+        run_recipe(replace(plan, system=other), tmp_path / "run", progress=False)
