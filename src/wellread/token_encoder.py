@@ -68,7 +68,8 @@ class ModelTokens:
         held = () if self.memory is None else self.memory
         stored = [passage.id for passage in passages if passage.id in held]
         if stored:
-            rows |= zip(stored, map(self._keys, self.memory.fetch(stored).states))
+            kept = self.memory.fetch(stored)
+            rows |= zip(stored, self._keys(kept.states, kept.tokens))
         new = [passage for passage in passages if passage.id not in rows]
         for start in range(0, len(new), BATCH):
             some = new[start : start + BATCH]
@@ -82,10 +83,16 @@ class ModelTokens:
         with torch.inference_mode():
             return [_array(row) for row in self.model.system.seek(inputs)]
 
-    def _keys(self, states: torch.Tensor) -> np.ndarray:
-        weight = next(self.model.system.parameters())
+    def _keys(self, states: Sequence[torch.Tensor], tokens: Sequence[Sequence[int]]) -> list[np.ndarray]:
+        """Keys of passages from what a memory holds of them; one projection for all."""
+        system, weight = self.model.system, next(self.model.system.parameters())
         with torch.inference_mode():
-            return _array(self.model.system.search_keys(states.to(weight.device, weight.dtype)[None])[0])
+            keys = system.search_keys(torch.cat(list(states)).to(weight.device, weight.dtype)[None])[0]
+            found = []
+            for row, ids in zip(keys.split([len(each) for each in states]), tokens, strict=True):
+                ids = torch.as_tensor(np.asarray(ids), device=weight.device)
+                found.append(_array(row[system.searched(ids, torch.ones_like(ids, dtype=torch.bool))]))
+        return found
 
     def _read(self, passages: Sequence[Passage]) -> list[np.ndarray]:
         tokens, mask = pad_rows(self.model.frame.passages(passages), self.model.frame.tokenizer.pad)
@@ -94,7 +101,8 @@ class ModelTokens:
             with torch.autocast(device.type, dtype=dtype, enabled=dtype is not None):
                 kept = self.model.system.remember(tokens.to(device), mask.to(device))
             keys = self.model.system.search_keys(kept.states.to(next(self.model.system.parameters()).dtype))
-        return [_array(row[real]) for row, real in zip(keys, kept.mask)]
+            searched = self.model.system.searched(tokens.to(device), kept.mask)
+        return [_array(row[words]) for row, words in zip(keys, searched)]
 
 
 def open_token_encoder(name: str) -> ModelTokens:

@@ -169,6 +169,27 @@ def test_passages_the_reader_does_not_learn_from_still_say_where_it_looks(tiny):
     assert not torch.allclose(few["nll"], every["nll"])
 
 
+@torch.no_grad()
+def test_start_and_end_tokens_take_no_part_in_retrieval(tiny):
+    """A passage scores the same however well its first and last token match; they are not sought with either."""
+    system = tiny.system("reatt", "bert")
+    start, end = system.reader.start_token, system.reader.end_token
+    inputs, candidates = tiny.batch()
+    tokens = inputs.tokens.clone()
+    tokens[:, 0] = start
+    inputs = replace(inputs, tokens=tokens)
+    assert [len(row) for row in system.seek(inputs)] == (inputs.mask.sum(1) - 1).tolist()
+    framed = candidates.tokens.clone()
+    framed[:, :, 0] = end
+    candidates = replace(candidates, tokens=framed)
+    scores = system.read(inputs, candidates).scores
+    keys = system.search_keys(system.passage_states(candidates))[0, 0][candidates.mask[0, 0]]
+    best = torch.stack([(keys[1:] @ query).max() for query in system.seek(inputs)[0]]).mean()
+    torch.testing.assert_close(scores[0, 0], best, **CLOSE)
+    nothing_else = torch.full((1, 3), end)
+    assert system.searched(nothing_else, torch.ones(1, 3, dtype=torch.bool)).all()
+
+
 def test_no_passage_token_is_no_match():
     query, key = torch.ones(1, 2, 3), torch.ones(1, 2, 4, 3)
     mask = torch.ones(1, 2, 4, dtype=torch.bool)

@@ -112,6 +112,10 @@ class System(nn.Module, ABC):
         """
         return None
 
+    def searched(self, tokens: Tensor, mask: Tensor) -> Tensor:
+        """Which tokens [..., tokens] of a text `retriever` goes by; of every text at least one."""
+        return mask
+
     def search_keys(self, states: Tensor) -> Tensor:
         """What `retriever` searches: [..., tokens, key dim] of stored states [..., tokens, dim]."""
         raise NotImplementedError(f"{type(self).__name__} has no search of its own.")

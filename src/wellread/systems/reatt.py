@@ -21,7 +21,8 @@ questions of a step, all of them, however many pieces or processes the step is d
 
 Differences: while answering, the head of the largest weight retrieves alone. A passage that is close to two
 questions of a step is no random one for either. Scores are Q K^T as the paper writes them: without position bias, and
-without the factor that BERT has and T5 has not.
+without the factor that BERT has and T5 has not. Start and end tokens take no part in retrieval: in untrained heads they
+can win every maximum, and say nothing about a passage.
 """
 
 from __future__ import annotations
@@ -143,9 +144,15 @@ class ReAtt(LiveSystem):
         keys = self.reader.encoder.attention_keys(flat, self.cut)
         return keys.reshape(*passages.shape[:-1], *keys.shape[-2:])
 
+    def searched(self, tokens: Tensor, mask: Tensor) -> Tensor:
+        special = (tokens == self.reader.start_token) | (tokens == self.reader.end_token)
+        words = mask & ~special
+        return torch.where(words.any(-1, keepdim=True), words, mask)
+
     def seek(self, inputs: Inputs) -> Sequence[Tensor] | None:
         vectors = self.queries(self.question_states(inputs))[:, :, self.head]
-        return [row[real] for row, real in zip(vectors, inputs.mask, strict=True)]
+        searched = self.searched(inputs.tokens, inputs.mask)
+        return [row[words] for row, words in zip(vectors, searched, strict=True)]
 
     def search_keys(self, states: Tensor) -> Tensor:
         return self.keys(states)[..., self.head, :]
@@ -156,9 +163,9 @@ class ReAtt(LiveSystem):
         question, passages = self.question_states(inputs), self.passage_states(candidates)
         scores = relevance(
             self.queries(question)[:, :, self.head],
-            inputs.mask,
+            self.searched(inputs.tokens, inputs.mask),
             self.search_keys(passages),
-            candidates.mask,
+            self.searched(candidates.tokens, candidates.mask),
         )
         return self._read(inputs, candidates, question, passages, scores=scores)
 
@@ -210,8 +217,8 @@ class ReAtt(LiveSystem):
         target = self.target(reading, candidates)
         vectors = {"query": self.queries(question), "key": self.keys(passages)}
         facts = {
-            "query_mask": inputs.mask,
-            "key_mask": candidates.mask & candidates.exists[..., None],
+            "query_mask": self.searched(inputs.tokens, inputs.mask),
+            "key_mask": self.searched(candidates.tokens, candidates.mask & candidates.exists[..., None]),
             "target": target,
             "ids": _numbers(candidates),
         }

@@ -93,6 +93,24 @@ TOPICS: dict[str, list[Row]] = {
             r"retriever='bm25' is unknown; use one of: lexical, dense, reatt, hybrid, given\.",
         ),
         Row(
+            "tokens-without-a-model",
+            "a token index without a model",
+            "index corpus --retriever reatt --out new",
+            r"reatt: encoder is missing; give the folder of a model that searches by its tokens\.",
+        ),
+        Row(
+            "token-codec",
+            "a codec that keys do not have",
+            "index corpus --retriever reatt --codec pq8 --out new",
+            r"reatt\.codec='pq8' is not allowed; use one of: residual, float32, float16\.",
+        ),
+        Row(
+            "token-search",
+            "a way of searching tokens that does not exist",
+            "index corpus --retriever reatt --search quick --out new",
+            r"reatt\.search='quick' is not allowed; use one of: approximate, exact, exhaustive\.",
+        ),
+        Row(
             "keys-without-a-model",
             "a memory for an index, without the model",
             "index corpus --retriever reatt --memory memory --out new",
