@@ -176,7 +176,7 @@ def main() -> None:
         f"finds most for {CHOSEN_ON} training questions; for scifact and cisi, the model trained on squad. Trained: "
         "recipes/reatt/squad.toml, from answers alone; for scifact and cisi recipes/reatt/scifact.toml, from their "
         "documents alone. One memory of the default model serves all. 'less before': the paired difference, 95 % "
-        "interval. Over many passages every one is scored (float16 keys), and MiniLM is left out: encoding would take hours."
+        "interval. Over many passages all are scored (float16 keys), and MiniLM is left out: encoding would take hours."
     )
     write_table(
         Path("results/reatt.md"),

@@ -210,7 +210,12 @@ def load_model(path: str | Path, *, system: str | None = None, options: Mapping[
     merged = kept | dict(options or {})
     frame = from_mapping(FrameConfig, described["frame"], where="frame")
     model = build_model(name, merged, empty_reader(path), Tokenizer.load(path), frame=frame)
-    load_saved_weights(path, model.system, only=checkpoints.named_weights(model.system) if other else None)
+    load_saved_weights(
+        path,
+        model.system,
+        only=checkpoints.named_weights(model.system) if other else None,
+        advice=f"{name} needs them: make a model that has them with `wellread init --from ... --system {name}`.",
+    )
     model.system.eval()
     return dataclasses.replace(model, source=source)
 

@@ -63,6 +63,8 @@ def gradients(
     tokenizer = train_tokenizer(["a few words are enough for this"], 100)
     model, source, found = Model("reatt", system, Frame(FrameConfig(), tokenizer)), Source(tiny), {}
     for name, weight in system.named_parameters():
+        if not weight.requires_grad:
+            continue
         # Called after every piece with the sum so far: the last call has it all.
         weight.register_post_accumulate_grad_hook(
             lambda weight, name=name: found.__setitem__(name, weight.grad.clone())

@@ -238,11 +238,17 @@ def saved_weights(folder: Path) -> dict[str, Tensor]:
     return unpack(Packed(tensors, aliases))
 
 
-def load_saved_weights(folder: Path, module: nn.Module, *, only: Collection[str] | None = None) -> None:
-    """Load a folder's weights into a module, strictly. only: disregard other weights than these."""
+def load_saved_weights(
+    folder: Path, module: nn.Module, *, only: Collection[str] | None = None, advice: str = ""
+) -> None:
+    """Load a folder's weights into a module, strictly. only: these and no others; where the folder lacks some of them,
+    the ValueError names their parts and ends with the advice."""
     weights = saved_weights(folder)
     if only is not None:
         weights = {name: value for name, value in weights.items() if name in only}
+        lacking = sorted({name.split(".")[0] for name in only if name not in weights})
+        if lacking:
+            raise ValueError(f"{folder} has no weights for {', '.join(lacking)}; {advice}")
     for name, first in second_names(module).items():
         if first in weights:
             weights.setdefault(name, weights[first])

@@ -75,6 +75,13 @@ TOPICS: dict[str, list[Row]] = {
             drop_weights,
         ),
         Row(
+            "parts-of-another-system",
+            "a model read as a system it has not the parts of",
+            f"{ASK} --system reatt",
+            r"\S*model has no weights for head_weights; reatt needs them: make a model that has them with "
+            r"`wellread init --from \.\.\. --system reatt`\.",
+        ),
+        Row(
             "tokenizer-missing",
             "a model without its tokenizer",
             ASK,
