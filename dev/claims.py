@@ -21,12 +21,12 @@ HEAD = """# The papers' claims, tried
 The claims of LUMEN, GLIMMER and ReAtt, each tried with small readers and a small budget by one command:
 `wellread reproduce CLAIM` (`wellread reproduce` lists them, `--dry-run` says what one takes). {counts}
 
-**How to read it.** EM in percent (or what the row says: recall@20, nDCG@10) with its 95 % interval, FLOPs as counted for
-a question. Differences are judged by paired bootstrap intervals over questions and seeds. A claim *holds* where all its
-rules do, *does not hold* where one of them clearly does not, and is *undecided* where an interval holds the value asked
-for. The papers' readers are 10 to 500 times as large and trained until they converge: a claim that does not hold here is
-not refuted, and one that is undecided often wants more questions, seeds or steps. Where a figure of the paper is a
-picture without numbers, only its shape is told.
+**How to read it.** EM in percent (or what the row says: recall@20, nDCG@10) with its 95 % interval, FLOPs as counted
+for a question. Differences are judged by paired bootstrap intervals over questions and seeds. A claim *holds* where all
+its rules do, *does not hold* where one of them clearly does not, and is *undecided* where an interval holds the value
+asked for. The papers' readers are 10 to 500 times as large and trained until they converge: a claim that does not hold
+here is not refuted, and one that is undecided often wants more questions, seeds or steps. Where a figure of the paper
+is a picture without numbers, only its shape is told.
 
 **What all have in common.** Every run starts from one small reader that has learned to read as a LUMEN with a third
 of live layers over a frozen memory (`recipes/squad/start.toml`). That favours readers cut at the same layer: others

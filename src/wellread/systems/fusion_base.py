@@ -11,6 +11,8 @@ import torch
 from torch import nn
 
 from wellread.config import require
+from wellread.evaluation import flops
+from wellread.evaluation.flops import FlopFormula
 from wellread.losses import nll
 from wellread.reading.batching import by_length
 from wellread.reading.decoding import Generated, generate
@@ -356,6 +358,17 @@ class LiveSystem(FusionSystem):
     def live_share(self) -> float:
         """The share of layers that is live, in whole layers."""
         return 1 - self.cut / self.reader.encoder.num_layers
+
+    def formula(
+        self, *, question_tokens: float, passage_tokens: float, target_tokens: float, top_k: int
+    ) -> FlopFormula:
+        return flops.lumen(
+            passage_tokens=question_tokens + passage_tokens,
+            top_k=top_k,
+            target_tokens=target_tokens,
+            live_share=self.live_share,
+            **self.sizes,
+        )
 
     @property
     def sight(self) -> dict[str, bool]:

@@ -19,8 +19,6 @@ real tokens, question first.
 
 from __future__ import annotations
 
-from wellread.evaluation import flops
-from wellread.evaluation.flops import FlopFormula
 from wellread.reading.pairing import passages_only
 from wellread.systems.base import Paper
 from wellread.systems.fusion_base import LiveConfig, LiveSystem
@@ -54,14 +52,3 @@ class Lumen(LiveSystem):
         if self.cut < layers:
             pairs = self.live(pairs, self.cut, layers, **self.sight)
         return self.fuse(inputs, candidates, pairs, question=question if self.config.question_to_decoder else None)
-
-    def formula(
-        self, *, question_tokens: float, passage_tokens: float, target_tokens: float, top_k: int
-    ) -> FlopFormula:
-        return flops.lumen(
-            passage_tokens=question_tokens + passage_tokens,
-            top_k=top_k,
-            target_tokens=target_tokens,
-            live_share=self.live_share,
-            **self.sizes,
-        )

@@ -39,8 +39,6 @@ from torch.nn import functional
 from torch.utils.checkpoint import checkpoint
 
 from wellread.config import require
-from wellread.evaluation import flops
-from wellread.evaluation.flops import FlopFormula
 from wellread.losses import attention_distillation, nll
 from wellread.reading.relevance import all_pairs, relevance
 from wellread.systems.base import Paper, Represented
@@ -182,17 +180,6 @@ class ReAtt(LiveSystem):
         pairs = self.live(pairs, self.cut, self.reader.encoder.num_layers, **self.sight)
         shown = question if self.config.question_to_decoder else None
         return self.fuse(inputs, candidates, pairs, scores=scores, question=shown)
-
-    def formula(
-        self, *, question_tokens: float, passage_tokens: float, target_tokens: float, top_k: int
-    ) -> FlopFormula:
-        return flops.lumen(
-            passage_tokens=question_tokens + passage_tokens,
-            top_k=top_k,
-            target_tokens=target_tokens,
-            live_share=self.live_share,
-            **self.sizes,
-        )
 
     # -- learn ---------------------------------------------------------------------------------------------
 
