@@ -118,7 +118,7 @@ def compare(name: str, world: World, trained: Path, before: Path, chosen: argpar
         again=again,
     )
     rows = [told(name, "ReAtt before", first), told(name, "ReAtt trained", after)]
-    others = {"BM25": "lexical"} | ({"MiniLM": "dense"} if world.small else {})
+    others = {"BM25": "lexical"} | ({"MiniLM": "dense"} if world.small and not world.split else {})
     for label, retriever in others.items():
         found = measured(
             RESULTS / f"{file}.{retriever}.json",
@@ -130,7 +130,7 @@ def compare(name: str, world: World, trained: Path, before: Path, chosen: argpar
 
 
 def told(world: str, label: str, row: Mapping[str, Any]) -> dict[str, Any]:
-    key = "ndcg@10" if row["judged"] == "documents" else "recall@20"
+    key = "ndcg@10" if world in ADAPTED else "recall@20"
     low, high = row["intervals"][key]
     more = row.get("difference", {}).get(key)
     difference = "" if more is None else f"{more['mean']:+.1f} ({more['low']:+.1f} to {more['high']:+.1f})"
@@ -166,7 +166,8 @@ def main() -> None:
             "seconds": row["seconds"],
             "MiB": row["bytes"] / 2**20,
             "finds of all": row["recall"],
-            **{f"bytes/token {name}": value for name, value in row["bytes_per_token"].items()},
+            "bytes/token plain": row["bytes_per_token"]["plain"],
+            "bytes/token stored": row["bytes_per_token"]["stored"],
         }
         for row in sizes
         if "untrained" not in row["out"]

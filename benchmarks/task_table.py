@@ -234,7 +234,8 @@ def write(cells: Sequence[Mapping[str, Any]], command: str) -> None:
         "bf16. Right per second: the score as a share, divided by these seconds. bytes/passage: of the memory; of the "
         "text alone for bm25 (which copies from the first passage by rule) and smollm2 (SmolLM2-135M-Instruct, the "
         "first five passages in its prompt, two examples, greedy). Systems with fewer n were asked fewer questions. "
-        "Each file in results/tasks holds the command of its own cell."
+        "Each file in results/tasks holds the command of its own cell; times of different commands were taken under "
+        "different load and are not to be compared."
     )
     table = to_markdown([shown(found) for found in cells]).rstrip()
     write_table(TABLE, grid(cells), title="Tasks and systems", command=command, seed=0, notes=f"{table}\n\n{notes}")

@@ -134,8 +134,9 @@ def test_the_first_stage_leads_to_passages_that_score_well(tmp_path):
 
 
 def test_recall_counts_what_search_finds_of_all(tmp_path, monkeypatch):
-    retriever = build(tmp_path, search="exhaustive")
-    assert retriever.recall_against_exhaustive(probes(), top_k=10) == 1
+    assert build(tmp_path / "all", search="exhaustive").recall_against_exhaustive(probes(), top_k=10) == 1
+    retriever = build(tmp_path / "some", lists=16, probes=16, per_token=4096, candidates=0)
+    assert retriever.recall_against_exhaustive(probes(), top_k=10) == 1  # nothing is passed over
     halved = [found.top(5) for found in retriever.search(probes(), top_k=10)]
     monkeypatch.setattr(retriever, "search", lambda *_, **__: halved)
     assert retriever.recall_against_exhaustive(probes(), top_k=10) == 0.5
