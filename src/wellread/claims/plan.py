@@ -38,19 +38,19 @@ WORLDS: dict[str, dict[str, Any]] = {
     "squad": {},
     "wide": {"corpus": "runs/mini/corpus", "index": "runs/mini/index", "drop_unanswerable": True},
     "scifact": {"corpus": "runs/beir/scifact/corpus", "index": "runs/beir/scifact/index"},
-    "cisi": {"corpus": "runs/beir/cisi/corpus", "index": "runs/beir/cisi/index"},
 }
 """Which passages are searched: what the template's [data] is changed by."""
-MEMORIES = {world: Path(f"runs/beir/{world}/memory") for world in ("scifact", "cisi")}
+MEMORIES = {"scifact": Path("runs/beir/scifact/memory")}
 """Memories of the default model over other passages than squad's; read where they are and fit."""
 DEV: dict[str, tuple[str | None, str]] = {
     "squad": (None, "squad"),
     "nq": ("$WELLREAD_DATA/qa/nq_gold.jsonl.gz", "wide"),
     "slots": ("$WELLREAD_DATA/kilt/slots_dev.jsonl.gz", "wide"),
     "scifact": ("$WELLREAD_DATA/retrieval/scifact", "scifact"),
-    "cisi": ("$WELLREAD_DATA/retrieval/cisi", "cisi"),
 }
-"""Dev questions -> their file or BEIR folder (its test split), None for the template's, and their world."""
+"""Dev questions -> their file or BEIR folder, None for the template's, and their world."""
+SPLITS = {"scifact": "test"}
+"""Dev questions -> the split of them that is asked."""
 
 # Frozen in every run: all variants then train the same words, and a step takes half of the time.
 EMBEDDINGS = ("embed_tokens.", "placing.")
@@ -281,8 +281,8 @@ class Planner:
         """The dev questions, and a recipe whose [data] is where their passages are."""
         template = copy.deepcopy(self.template)
         template["dev"] |= {"questions": self._dev_file(ask), "limit": self.settings.limit}
-        if "retrieval" in Path(template["dev"]["questions"]).parts:
-            template["dev"]["split"] = "test"
+        if ask.questions in SPLITS:
+            template["dev"]["split"] = SPLITS[ask.questions]
         template["data"] |= WORLDS[DEV[ask.questions][1]]
         template["system"] = {"name": next(iter(SYSTEMS))}
         recipe = parse_recipe(template)

@@ -15,7 +15,7 @@ from dataclasses import dataclass, field
 from typing import NamedTuple
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn import functional
 
 __all__ = [
@@ -29,6 +29,7 @@ __all__ = [
     "first_rows",
     "folding_is_cheaper",
     "merge_heads",
+    "project_heads",
     "score_mask",
     "share_rows",
     "split_heads",
@@ -50,6 +51,17 @@ class ScoreMask(NamedTuple):
 
     added: Tensor | None
     empty: Tensor | None
+
+
+def project_heads(projection: nn.Linear, states: Tensor, heads: int, head: int | None = None) -> Tensor:
+    """Queries, keys or values of every head, [..., heads, head_dim], of states [..., dim]; of one, [..., head_dim]."""
+    if head is None:
+        return projection(states).unflatten(-1, (heads, -1))
+    width = projection.out_features // heads
+    rows = slice(head * width, (head + 1) * width)
+    return functional.linear(
+        states, projection.weight[rows], None if projection.bias is None else projection.bias[rows]
+    )
 
 
 def score_mask(mask: Tensor | None, bias: Tensor | None, *, dtype: torch.dtype) -> ScoreMask:

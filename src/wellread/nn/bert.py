@@ -231,19 +231,19 @@ class BertEncoder(nn.Module):
             states = _apply(self, self.layers[index], states, joined, first if index == stop - 1 else None)
         return states
 
-    def attention_queries(self, states: Tensor, layer: int) -> Tensor:
+    def attention_queries(self, states: Tensor, layer: int, head: int | None = None) -> Tensor:
         """Queries of the self-attention of a layer, [batch, tokens, heads, head_dim], of the states below it.
 
         Their inner products with `attention_keys` are the scores before the softmax, less BERT's factor
-        head_dim^-0.5.
+        head_dim^-0.5. head: of this one alone, [batch, tokens, head_dim].
         """
         attending = self.layers[layer].attention
-        return attending.query(states).unflatten(-1, (attending.heads, -1))
+        return attention.project_heads(attending.query, states, attending.heads, head)
 
-    def attention_keys(self, states: Tensor, layer: int) -> Tensor:
-        """Keys of the self-attention of a layer, [batch, tokens, heads, head_dim], of the states below it."""
+    def attention_keys(self, states: Tensor, layer: int, head: int | None = None) -> Tensor:
+        """Keys of the self-attention of a layer; shapes as of `attention_queries`."""
         attending = self.layers[layer].attention
-        return attending.key(states).unflatten(-1, (attending.heads, -1))
+        return attention.project_heads(attending.key, states, attending.heads, head)
 
     def with_layers(self, start: int, stop: int) -> BertEncoder:
         """A trainable copy that holds layers start..stop-1 only, as its layers 0 and on."""

@@ -16,7 +16,15 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from wellread.nn.attention import ScoreMask, attend_masked, first_rows, merge_heads, score_mask, split_heads
+from wellread.nn.attention import (
+    ScoreMask,
+    attend_masked,
+    first_rows,
+    merge_heads,
+    project_heads,
+    score_mask,
+    split_heads,
+)
 from wellread.nn.t5_decoder import T5Decoder
 from wellread.nn.t5_hub import T5Config, hub_weights, our_weights
 from wellread.nn.t5_layers import (
@@ -122,18 +130,19 @@ class T5Encoder(nn.Module):
             states = apply_layer(self, self.layers[index], states, joined, rows)
         return states
 
-    def attention_queries(self, states: Tensor, layer: int) -> Tensor:
+    def attention_queries(self, states: Tensor, layer: int, head: int | None = None) -> Tensor:
         """Queries of the self-attention of a layer, [batch, tokens, heads, head_dim], of the states below it.
 
-        Their inner products with `attention_keys` are the scores before softmax and position bias.
+        Their inner products with `attention_keys` are the scores before softmax and position bias. head: of this one
+        alone, [batch, tokens, head_dim].
         """
         above = self.layers[layer]
-        return above.attention.query(above.attention_norm(states)).unflatten(-1, (above.attention.heads, -1))
+        return project_heads(above.attention.query, above.attention_norm(states), above.attention.heads, head)
 
-    def attention_keys(self, states: Tensor, layer: int) -> Tensor:
-        """Keys of the self-attention of a layer, [batch, tokens, heads, head_dim], of the states below it."""
+    def attention_keys(self, states: Tensor, layer: int, head: int | None = None) -> Tensor:
+        """Keys of the self-attention of a layer; shapes as of `attention_queries`."""
         above = self.layers[layer]
-        return above.attention.key(above.attention_norm(states)).unflatten(-1, (above.attention.heads, -1))
+        return project_heads(above.attention.key, above.attention_norm(states), above.attention.heads, head)
 
     def with_layers(self, start: int, stop: int) -> T5Encoder:
         """A trainable copy that holds layers start..stop-1 only, as its layers 0 and on."""

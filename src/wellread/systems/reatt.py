@@ -132,15 +132,16 @@ class ReAtt(LiveSystem):
             return (self.head_weights.float() / self.config.head_temperature).softmax(0)
         return functional.one_hot(torch.tensor(self.config.head), len(self.head_weights)).to(self.head_weights)
 
-    def queries(self, question: Tensor) -> Tensor:
-        """Queries of every head, [batch, tokens, heads, head_dim], of question states [batch, tokens, dim]."""
-        return self.reader.encoder.attention_queries(question, self.cut)
+    def queries(self, question: Tensor, head: int | None = None) -> Tensor:
+        """Queries of every head, [batch, tokens, heads, head_dim], of question states [batch, tokens, dim]; of one,
+        [batch, tokens, head_dim]."""
+        return self.reader.encoder.attention_queries(question, self.cut, head)
 
-    def keys(self, passages: Tensor) -> Tensor:
-        """Keys of every head, [..., tokens, heads, head_dim], of passage states [..., tokens, dim]."""
-        flat = passages.reshape(-1, *passages.shape[-2:])
-        keys = self.reader.encoder.attention_keys(flat, self.cut)
-        return keys.reshape(*passages.shape[:-1], *keys.shape[-2:])
+    def keys(self, passages: Tensor, head: int | None = None) -> Tensor:
+        """Keys of every head, [..., tokens, heads, head_dim], of passage states [..., tokens, dim]; of one,
+        [..., tokens, head_dim]."""
+        keys = self.reader.encoder.attention_keys(passages.reshape(-1, *passages.shape[-2:]), self.cut, head)
+        return keys.reshape(*passages.shape[:-1], *keys.shape[2:])
 
     def searched(self, tokens: Tensor, mask: Tensor) -> Tensor:
         special = (tokens == self.reader.start_token) | (tokens == self.reader.end_token)
@@ -148,19 +149,19 @@ class ReAtt(LiveSystem):
         return torch.where(words.any(-1, keepdim=True), words, mask)
 
     def seek(self, inputs: Inputs) -> Sequence[Tensor] | None:
-        vectors = self.queries(self.question_states(inputs))[:, :, self.head]
+        vectors = self.queries(self.question_states(inputs), self.head)
         searched = self.searched(inputs.tokens, inputs.mask)
         return [row[words] for row, words in zip(vectors, searched, strict=True)]
 
     def search_keys(self, states: Tensor) -> Tensor:
-        return self.keys(states)[..., self.head, :]
+        return self.keys(states, self.head)
 
     # -- read ----------------------------------------------------------------------------------------------
 
     def read(self, inputs: Inputs, candidates: CandidateBatch) -> Reading:
         question, passages = self.question_states(inputs), self.passage_states(candidates)
         scores = relevance(
-            self.queries(question)[:, :, self.head],
+            self.queries(question, self.head),
             self.searched(inputs.tokens, inputs.mask),
             self.search_keys(passages),
             self.searched(candidates.tokens, candidates.mask),
@@ -236,8 +237,8 @@ class ReAtt(LiveSystem):
 
     def joint_losses(self, parts: Sequence[Represented]) -> dict[str, Tensor]:
         """The cross-document adjustment over all passages of a step, "cross_document": a mean over questions."""
-        query, query_mask = (_gathered(parts, kind, name) for kind, name in (("vectors", "query"), *_MASKS[:1]))
-        key, key_mask = (_gathered(parts, kind, name) for kind, name in (("vectors", "key"), *_MASKS[1:]))
+        query, key = (_gathered(parts, "vectors", name) for name in ("query", "key"))
+        query_mask, key_mask = (_gathered(parts, "facts", name) for name in ("query_mask", "key_mask"))
         target, ids = (_gathered(parts, "facts", name) for name in ("target", "ids"))
         questions, close = ids.shape
         weights = self.head_shares()
@@ -252,9 +253,6 @@ class ReAtt(LiveSystem):
         full = target.new_zeros(own.shape).masked_scatter(own, target)
         loss = attention_distillation(scores, full, exists=allowed)
         return {"cross_document": self.config.distillation_weight * loss}
-
-
-_MASKS = (("facts", "query_mask"), ("facts", "key_mask"))
 
 
 def _gathered(parts: Sequence[Represented], kind: str, name: str) -> Tensor:
