@@ -33,7 +33,8 @@ from wellread.systems import SYSTEMS
 from wellread.types import Passage
 
 if TYPE_CHECKING:
-    from wellread.nn.encoder_decoder import EncoderDecoder
+    from torch import nn
+
     from wellread.systems.base import System
 
 __all__ = [
@@ -114,15 +115,14 @@ class Model:
     @property
     def dim(self) -> int | None:
         """Width of the states a memory of this model holds; None where it holds tokens only."""
-        return self.system.reader.encoder.dim if "states" in self.system.stores else None
+        return self.system.stored_dim
 
     def fingerprint(self, cutting: str = "") -> Fingerprint:
         """What a memory made by this model is bound to."""
-        layers = self.system.reader.encoder.num_layers
         return Fingerprint(
             encoder=checkpoints.fingerprint(self.system.memory_weights()),
             tokenizer=self.frame.tokenizer.fingerprint,
-            cut=f"{getattr(self.system, 'cut', 0)} of {layers}",
+            cut=self.system.memory_cut,
             template=self.frame.fingerprint,
             cutting=cutting,
         )
@@ -162,12 +162,12 @@ class Model:
 def build_model(
     name: str,
     options: Mapping[str, Any],
-    reader: EncoderDecoder,
+    reader: nn.Module,
     tokenizer: Tokenizer,
     *,
     frame: FrameConfig | None = None,
 ) -> Model:
-    """A model of the system `name` around a reader. options: the keys of the system's Config."""
+    """A model of the system `name` around a reader of the kind it is built on. options: keys of the system's Config."""
     kind = SYSTEMS[name]
     system = kind(from_mapping(kind.Config, options, where="system"), reader)
     return Model(name=name, system=system, frame=Frame(frame or FrameConfig(), tokenizer))
@@ -226,6 +226,12 @@ def as_system(model: Model, name: str, options: Mapping[str, Any], *, frame: Fra
     Weights both systems have are taken as they are; parts only the new one has start as it always starts them
     (a question encoder as a copy of the memory encoder). The reader is taken over, not copied.
     """
+    needed, given = SYSTEMS[name].built_on, type(model.system).built_on
+    if needed != given:
+        raise ValueError(
+            f"{name} is built on nets of kind {needed!r}, and this {model.name} on {given!r}; start from a hub folder "
+            "or 'default' instead of a model."
+        )
     reader = model.system.reader.requires_grad_(True)
     made = build_model(name, options, reader, model.frame.tokenizer, frame=frame or model.frame.config)
     known = checkpoints.named_weights(model.system)

@@ -124,6 +124,21 @@ def test_torchs_own_random_state_is_left_alone(bert_folder, tmp_path):
     assert torch.equal(torch.get_rng_state(), before)
 
 
+def test_a_folder_says_its_kind_of_nets(tmp_path):
+    reader, tokenizer = build_from_scratch(TEXTS, **SIZES)
+    save_reader(tmp_path, reader, tokenizer)
+    file = tmp_path / "reader.json"
+    described = json.loads(file.read_text())
+    assert described.pop("kind") == "encoder_decoder"
+    file.write_text(json.dumps(described))  # as folders were before there were kinds
+    assert same_weights(load_reader(tmp_path)[0], reader)
+    file.write_text(json.dumps(described | {"kind": "decoder_encoder"}))
+    with pytest.raises(ValueError, match=r"kind of net='decoder_encoder' is unknown; use one of: .*encoder_decoder"):
+        load_reader(tmp_path)
+    with pytest.raises(ValueError, match=r"kind of net='t5' is unknown"):
+        build_from("scratch", kind="t5", texts=TEXTS)
+
+
 def test_from_t5(tmp_path):
     reader, tokenizer = build_from_scratch(TEXTS, **SIZES, copy_head=False)
     reader.to_hub(tmp_path)

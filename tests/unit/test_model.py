@@ -8,7 +8,17 @@ from dataclasses import replace
 import pytest
 import torch
 
-from wellread.model import NAMED, Model, build_model, load_model, model_path, save_model, take_companions, transfer
+from wellread.model import (
+    NAMED,
+    Model,
+    as_system,
+    build_model,
+    load_model,
+    model_path,
+    save_model,
+    take_companions,
+    transfer,
+)
 from wellread.nn.checkpoints import named_weights
 from wellread.nn.tokenizers import Tokenizer, train_tokenizer
 from wellread.reading.frame import Frame, FrameConfig
@@ -406,3 +416,10 @@ def test_what_a_build_of_a_memory_needs(make):
     assert fingerprint == model.fingerprint("100 words")
     assert dim == 16
     assert torch.equal(encode(PASSAGES)[1].states, model.encode(PASSAGES, precision="bf16")[1].states)
+
+
+def test_a_system_on_other_nets_cannot_take_a_models(make, monkeypatch):
+    model = make("lumen")
+    monkeypatch.setattr(type(model.system), "built_on", "something_else")
+    with pytest.raises(ValueError, match=r"fid is built on nets of kind 'encoder_decoder', and this lumen on 'someth"):
+        as_system(model, "fid", {})

@@ -25,6 +25,7 @@ from wellread.claims.starts import STARTS, layers_of, pretrained_path, with_laye
 from wellread.config import from_mapping, to_mapping
 from wellread.memory.manifest import Manifest
 from wellread.model import model_path
+from wellread.nn.building import read_config
 from wellread.nn.checkpoints import read_json
 from wellread.nn.encoder_decoder import ReaderConfig, build_reader
 from wellread.systems import SYSTEMS
@@ -128,7 +129,7 @@ class Planner:
     def __init__(self, settings: Settings) -> None:
         self.settings = settings
         self.base = model_path(settings.base)
-        self.config = from_mapping(ReaderConfig, read_json(self.base / "reader.json"), where="reader")
+        self.config = read_config(self.base)[1]
         places = {world: path for world, path in MEMORIES.items() if (path / "memory.json").is_file()}
         if settings.memory is not None:
             places["squad"] = settings.memory

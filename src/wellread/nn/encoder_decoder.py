@@ -65,6 +65,8 @@ class EncoderDecoder(nn.Module):
     vocabulary. Word embeddings shared between encoder and decoder are shared by whoever made the two.
     """
 
+    kind = "encoder_decoder"
+
     def __init__(self, encoder: nn.Module, decoder: nn.Module, *, copy: CopyHead | None = None) -> None:
         super().__init__()
         if copy is not None and encoder.vocab_size != decoder.vocab_size:

@@ -76,6 +76,8 @@ class System(nn.Module, ABC):
     config: Any
     ordered: ClassVar[bool] = False
     """Whether the order of the candidates is allowed to change the answer."""
+    built_on: ClassVar[str] = "encoder_decoder"
+    """The kind of nets (nn.building.NETS) that the constructor gets after the config, kept as `reader`."""
     retriever: ClassVar[str | None] = None
     """The search, by its name in the table of retrievers, that goes by this system's own probes and keys."""
 
@@ -90,6 +92,16 @@ class System(nn.Module, ABC):
         if self.stores == {"tokens"}:
             return frozenset({"tokenizer", "template"})
         return frozenset({"tokenizer", "template", "encoder", "cut"})
+
+    @property
+    def stored_dim(self) -> int | None:
+        """Width of the states that are stored; None where none are."""
+        return None
+
+    @property
+    def memory_cut(self) -> str:
+        """What a memory's fingerprint says of how much of the encoder its states have passed."""
+        return ""
 
     @abstractmethod
     def memory_weights(self) -> Mapping[str, Tensor]:

@@ -107,6 +107,14 @@ class FusionSystem(System):
     def stores(self) -> frozenset[str]:
         return frozenset({"tokens", "states"}) if self.cut > 0 else frozenset({"tokens"})
 
+    @property
+    def stored_dim(self) -> int | None:
+        return self.reader.encoder.dim if self.cut > 0 else None
+
+    @property
+    def memory_cut(self) -> str:
+        return f"{self.cut} of {self.reader.encoder.num_layers}"
+
     def remember(
         self, tokens: Tensor, mask: Tensor, *, picture: Tensor | None = None, picture_mask: Tensor | None = None
     ) -> Remembered:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterable, Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -11,11 +12,13 @@ from wellread.memory.fingerprint import check
 from wellread.memory.store import Memory
 from wellread.model import NAMED, Model, as_system, build_model, load_model, transfer
 from wellread.nn import t5_hub
-from wellread.nn.building import build_from_bert, build_from_scratch, build_from_t5, default_encoder_path
+from wellread.nn.building import build_from
+from wellread.systems import SYSTEMS
 from wellread.training.config import InitConfig, Recipe
 
 if TYPE_CHECKING:
-    from wellread.nn.encoder_decoder import EncoderDecoder
+    from torch import nn
+
     from wellread.nn.tokenizers import Tokenizer
 
 __all__ = ["freeze", "open_memory", "start_model"]
@@ -28,7 +31,7 @@ def start_model(recipe: Recipe, texts: Callable[[], Iterable[str]]) -> Model:
         loaded = load_model(recipe.init.from_)
         model = as_system(loaded, recipe.system_name, recipe.system_options, frame=recipe.frame)
     else:
-        reader, tokenizer = STARTS[kind](recipe.init, texts)
+        reader, tokenizer = _new_nets(recipe.init, texts, SYSTEMS[recipe.system_name].built_on)
         model = build_model(recipe.system_name, recipe.system_options, reader, tokenizer, frame=recipe.frame)
     if recipe.transfer is not None:
         transfer(model, recipe.transfer.from_, recipe.transfer.parts)
@@ -81,34 +84,14 @@ def _kind(init: InitConfig) -> str:
     return "t5" if family in t5_hub.FAMILIES else "bert"
 
 
-def _from_bert(init: InitConfig, texts: Callable[[], Iterable[str]]) -> tuple[EncoderDecoder, Tokenizer]:
-    path = default_encoder_path() if init.from_ == "default" else Path(init.from_)
-    return build_from_bert(
-        path,
-        decoder_layers=init.decoder_layers,
-        copy_head=init.copy_head,
-        dropout=init.dropout,
-        seed=init.seed,
-    )
-
-
-def _from_t5(init: InitConfig, texts: Callable[[], Iterable[str]]) -> tuple[EncoderDecoder, Tokenizer]:
-    return build_from_t5(init.from_)
-
-
-def _from_scratch(init: InitConfig, texts: Callable[[], Iterable[str]]) -> tuple[EncoderDecoder, Tokenizer]:
-    sizes = init.scratch
-    return build_from_scratch(
-        texts(),
-        vocab_size=sizes.vocab_size,
-        dim=sizes.dim,
-        layers=sizes.layers,
-        heads=sizes.heads,
-        decoder_layers=init.decoder_layers,
-        family=sizes.family,
-        copy_head=init.copy_head,
-        seed=init.seed,
-    )
-
-
-STARTS = {"bert": _from_bert, "t5": _from_t5, "scratch": _from_scratch}
+def _new_nets(init: InitConfig, texts: Callable[[], Iterable[str]], kind: str) -> tuple[nn.Module, Tokenizer]:
+    """New nets of a kind, and their tokenizer. T5 folders come without a copy head: theirs would be untrained."""
+    choices = {
+        "decoder_layers": init.decoder_layers,
+        "copy_head": None if init.copy_head else False,
+        "dropout": init.dropout,
+        "seed": init.seed,
+    }
+    if init.kind == "scratch":
+        return build_from("scratch", kind=kind, texts=texts(), **choices, **asdict(init.scratch))
+    return build_from(init.from_, kind=kind, **choices)
