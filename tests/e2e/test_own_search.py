@@ -135,6 +135,17 @@ def test_added_passages_are_read_once_and_deleted_ones_not_found(home, memory, t
     assert len(open_index(memory / "index")) == len(Memory.open(memory)) == len(PASSAGES)
 
 
+def test_a_model_whose_keys_differ_changes_nothing(home, memory, tmp_path):
+    changed = load_model(home / "model")
+    with torch.no_grad():
+        changed.system.reader.encoder.layers[2].attention.key.weight.add_(0.1)  # above the memory, below the index
+    save_model(tmp_path / "changed", changed)
+    Corpus.write([Passage("n1", "The Loire flows through Nantes to the ocean.", "Loire")], tmp_path / "new")
+    with pytest.raises(ValueError, match=r"this token index was built with .*; build the index again, or bring back"):
+        main(["--debug", "memory", "add", str(memory), str(tmp_path / "new"), "--model", str(tmp_path / "changed")])
+    assert len(Memory.open(memory)) == len(open_index(memory / "index")) == len(PASSAGES)
+
+
 def test_index_verb_takes_keys_from_a_memory_and_tells_what_it_finds(home, memory, tmp_path, passages_read, capsys):
     before = len(passages_read)
     place = ["--model", str(home / "model"), "--memory", str(memory), "--out", str(tmp_path / "index")]

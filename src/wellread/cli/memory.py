@@ -15,6 +15,7 @@ from wellread.cli.output import emit, json_option, say
 if TYPE_CHECKING:
     from wellread.memory.store import Memory
     from wellread.model import Model
+    from wellread.retrieval.base import Retriever
 
 __all__ = ["command"]
 
@@ -126,8 +127,9 @@ def _edit(edit: Callable, memory: str, corpus: str, model: str, as_json: bool, d
     precision = store.manifest.build.precision or "fp32"
     loaded = load_model(model)
     encode, fingerprint, _ = loaded.encoder_for_memory(passages.cutting, precision=precision)
+    options = _index_options(store, loaded)
     report = edit(store, passages, encode, fingerprint)
-    _follow(store, gone=report.written if done == "replaced" else (), written=report.written, model=loaded)
+    _follow(store, gone=report.written if done == "replaced" else (), written=report.written, options=options)
     result = {done: len(report.written), "unchanged": report.unchanged, **store.info()}
     human = f"{memory}: {len(report.written)} passages {done}, {report.unchanged} unchanged, now {len(store)}"
     emit(result, as_json, human)
@@ -161,33 +163,52 @@ def delete(memory: str, ids: tuple[str, ...], file: str | None, compact: bool, a
     emit({"deleted": deleted, "freed": freed, **store.info()}, as_json, human)
 
 
-def _follow(memory: Memory, *, gone: Sequence[str], written: Sequence[str], model: Model | None = None) -> None:
-    """Bring the search index inside the memory after a change of its passages. model: made what was written."""
-    from wellread.config import to_mapping
+def _index_inside(memory: Memory) -> Retriever | None:
     from wellread.pipeline import INDEX_FOLDER
-    from wellread.retrieval import RETRIEVERS, open_index
-    from wellread.token_encoder import ModelTokens
+    from wellread.retrieval import open_index
 
     folder = memory.path / INDEX_FOLDER
-    if not (folder / "index.json").is_file():
+    return open_index(folder) if (folder / "index.json").is_file() else None
+
+
+def _index_options(memory: Memory, model: Model) -> dict[str, Any]:
+    """How to build the search index inside the memory again with this model, which may lie elsewhere than when it was
+    built; ValueError where its keys are of another one. Asked before the memory is changed."""
+    from wellread.config import to_mapping
+    from wellread.token_encoder import ModelTokens
+
+    index = _index_inside(memory)
+    if index is None or not index.of_a_model:
+        return {} if index is None else to_mapping(index.options)
+    encoder = ModelTokens(model, memory=memory, name=index.options.encoder)
+    index.use_encoder(encoder)
+    index.own_encoder()
+    return {**to_mapping(index.options), "encoder": encoder}
+
+
+def _follow(
+    memory: Memory, *, gone: Sequence[str], written: Sequence[str], options: dict[str, Any] | None = None
+) -> None:
+    """Bring the search index inside the memory after a change of its passages. options: to build it again with, its
+    own without."""
+    from wellread.config import to_mapping
+    from wellread.pipeline import INDEX_FOLDER
+    from wellread.retrieval import RETRIEVERS
+
+    index = _index_inside(memory)
+    if index is None:
         return
-    index = open_index(folder)
-    options = to_mapping(index.options)
-    if index.of_a_model and model is not None:
-        # Its keys follow from the states that are there now; the model may lie elsewhere than when it was built.
-        encoder = ModelTokens(model, memory=memory, name=index.options.encoder)
-        index.use_encoder(encoder)
-        options = {**options, "encoder": encoder}
     if len(index) == len(memory) + len(gone) - len(written):
         if gone:
             index.delete(gone)
         if written:
             groups = (written[start : start + 1024] for start in range(0, len(written), 1024))
             index.add(passage for group in groups for passage in memory.passages(group))
-    if len(open_index(folder)) != len(memory):
+    if len(_index_inside(memory)) != len(memory):
         # An earlier change was killed between the memory and its index.
         say("the index does not hold the passages of the memory; building it again")
-        RETRIEVERS[index.name].build(memory, folder, overwrite=True, **options)
+        options = to_mapping(index.options) if options is None else options
+        RETRIEVERS[index.name].build(memory, memory.path / INDEX_FOLDER, overwrite=True, **options)
 
 
 @command.command()

@@ -135,7 +135,7 @@ class TokenRetriever(EncodedRetriever):
         return sum(len(segment.keys) for segment in self.segments)
 
     def add(self, passages: Iterable[Passage]) -> int:
-        self._own_encoder()
+        self.own_encoder()
         return super().add(passages)
 
     def search_exhaustive(
@@ -183,7 +183,7 @@ class TokenRetriever(EncodedRetriever):
         allowed = self.allowed(where)
         return [(segment, mask & (segment.lengths > 0)) for segment, mask in zip(self.segments, allowed)]
 
-    def _own_encoder(self) -> TokenEncoder:
+    def own_encoder(self) -> TokenEncoder:
         """The encoder this index was built with; ValueError where that name now stands for other weights."""
         encoder = self.encoder_named(self.options.encoder)
         if not self._checked:
@@ -199,7 +199,7 @@ class TokenRetriever(EncodedRetriever):
     def _probe_vectors(self, probes: Sequence[Probe]) -> list[np.ndarray]:
         """[tokens, dim] float32 each."""
         words = [probe.words for probe in probes if probe.vectors is None]
-        encoded = iter(self._own_encoder().questions(words) if words else ())
+        encoded = iter(self.own_encoder().questions(words) if words else ())
         given = [
             next(encoded) if probe.vectors is None else probe.vectors.detach().float().cpu().numpy() for probe in probes
         ]
