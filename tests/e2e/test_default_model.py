@@ -121,7 +121,7 @@ def test_the_demo_runs_to_its_table(wellread, place):
     said = wellread("demo --out demo --questions 3 --limit 24")
     assert said.code == 0, said.err
     assert said.err.count("\nQ  ") == 3
-    assert "FiD reads with them without having been trained so" in said.err
+    assert "the others read with them" in said.err
     lines = said.out.strip().splitlines()
     head = "system passages EM dev EM all cited retrieve fetch read write total ms GFLOPs bytes/passage"
     assert lines[0].split() == head.split()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 import statistics
 from pathlib import Path
@@ -18,8 +19,6 @@ if TYPE_CHECKING:
     from wellread.pipeline import Pipeline
     from wellread.types import Answer, Question
 
-# name shown -> (system that reads the weights, passages retrieved); GLIMMER reads its best few of them to the end.
-READERS = {"GLIMMER": ("glimmer", 20), "LUMEN": ("lumen", 10), "FiD": ("fid", 5)}
 BATCH_SIZE = 8
 
 
@@ -79,19 +78,22 @@ def _build(home: Path) -> None:
 
 def _default_readers(home: Path) -> dict[str, tuple[Pipeline, int]]:
     """The model that comes with wellread, as several systems, and how many passages each retrieves."""
+    from importlib.resources import files
+
     from wellread.corpus.store import Corpus
     from wellread.pipeline import load_model, memorize_corpus, open_pipeline
 
     _say(f"2/4  memory: {DEFAULT_MODEL} reads the almanac once, ahead of all questions")
     corpus, readers = Corpus.open(home / "corpus"), {}
-    for name, (system, top_k) in READERS.items():
-        model = load_model(DEFAULT_MODEL, system=system)
+    asked = json.loads(files("wellread.data").joinpath("almanac", "readers.json").read_text(encoding="utf8"))
+    for reader in asked:
+        model = load_model(DEFAULT_MODEL, system=reader["system"])
         # Named by what it is bound to: the memory of another version's weights is left alone.
         kind = model.fingerprint().encoder if "states" in model.system.stores else "tokens"
         memory = home / f"memory-{kind}"
         memorize_corpus(corpus, model, memory, codec="int8", retriever="none", progress=False)
-        readers[name] = (open_pipeline(model=model, memory=memory, index=home / "index"), top_k)
-    say("All read the same weights. They were trained as GLIMMER; FiD reads with them without having been trained so.")
+        readers[reader["name"]] = (open_pipeline(model=model, memory=memory, index=home / "index"), reader["top_k"])
+    say(f"All read the same weights. They were trained as {load_model(DEFAULT_MODEL).name}, the others read with them.")
     return readers
 
 

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from wellread.cli.output import emit, json_option
+from wellread.systems import NEW_SYSTEM
 
 if TYPE_CHECKING:
     from torch import nn
@@ -17,7 +18,6 @@ if TYPE_CHECKING:
     from wellread.nn.tokenizers import Tokenizer
     from wellread.reading.frame import FrameConfig
 
-NEW_SYSTEM = "glimmer"
 WEIGHTS = ("fp32", "bf16", "int8")
 
 

@@ -4,7 +4,10 @@ from __future__ import annotations
 
 from wellread.registry import Registry
 
-__all__ = ["SYSTEMS"]
+__all__ = ["NEW_SYSTEM", "SYSTEMS"]
+
+NEW_SYSTEM = "glimmer"
+"""What a new model is where nobody says."""
 
 SYSTEMS = Registry(
     "system",
