@@ -42,6 +42,11 @@ def _texts(values: object, name: str) -> tuple[str, ...]:
     return values
 
 
+def _picture(metadata: Mapping[str, Any], *keys: str) -> str | None:
+    """The first of these fields that is text and not empty."""
+    return next((value for key in keys if isinstance(value := metadata.get(key), str) and value), None)
+
+
 @dataclass(frozen=True, slots=True)
 class Passage:
     """A piece of a document, the unit that is remembered, retrieved and cited."""
@@ -57,6 +62,11 @@ class Passage:
             _text(getattr(self, name), f"passage {name}")
         if not self.id:
             raise ValueError("passage id='' is empty; every passage needs an id of its own.")
+
+    @property
+    def picture(self) -> str | None:
+        """The picture that belongs to it (`metadata["picture"]`): an id in a folder of pictures, or a file."""
+        return _picture(self.metadata, "picture")
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,6 +100,11 @@ class Question:
     def hidden(self) -> tuple[str, ...]:
         """Ids of passages that must not be read for this question (`metadata["hidden"]`)."""
         return tuple(self.metadata.get("hidden", ()))
+
+    @property
+    def picture(self) -> str | None:
+        """The picture that is asked about (`metadata["picture"]`, else `"image"`): an id or a file."""
+        return _picture(self.metadata, "picture", "image")
 
 
 @dataclass(frozen=True, slots=True)

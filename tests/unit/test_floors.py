@@ -13,6 +13,7 @@ STEPS = ("corpus", "memory", "retrieval", "reading", "evaluation")
 FLOORS = [
     ("types", "registry", "config"),
     ("nn", "losses", "data"),
+    ("pictures",),
     STEPS,
     ("systems",),
     ("model",),

@@ -13,20 +13,33 @@ SHOWN = 20  # problems listed on stderr
 HELP = """Read documents, cut them into passages and write a corpus.
 
 SOURCE is a file or a folder: JSON lines, JSON, CSV, TSV, Parquet, text, Markdown, HTML (plain, .gz or .zst),
-SQuAD, KILT and BEIR collections, folders saved by the datasets library, or another corpus.
+SQuAD, KILT and BEIR collections, folders saved by the datasets library, or another corpus. Captioned pictures (a
+Parquet table with picture bytes; a folder with captions.jsonl) and triples (TSV or JSON lines with subject, relation
+and object) are entries like any other.
+
+--source names a source, so that a reader can learn which to trust, and may choose rows and a format:
+NAME=[FORMAT:]PATH[?FIELD=VALUE&FIELD!=VALUE]. The format "pairs" takes questions with answers as entries.
 
 What cannot be read is skipped and listed with its file and line.
 
 \b
 Example:
   wellread corpus notes/ --out corpora/notes
+  wellread corpus --source facts=facts.jsonl --source "photos=photos/?split=train" --out corpora/all
   wellread corpus wiki.jsonl.gz --cut tokens --size 128 --tokenizer tokenizer.json --out corpora/wiki
 """
 
 
 @click.command("corpus", help=HELP)
-@click.argument("sources", nargs=-1, required=True, metavar="SOURCE...", type=click.Path(path_type=Path))
+@click.argument("sources", nargs=-1, metavar="SOURCE...", type=click.Path(path_type=Path))
 @click.option("--out", required=True, type=click.Path(path_type=Path), help="Folder of the new corpus.")
+@click.option("--source", "named", multiple=True, metavar="NAME=PATH", help="A source under a name of its own.")
+@click.option(
+    "--illustrate",
+    multiple=True,
+    metavar="PATH",
+    help="Captioned pictures whose field `entity` is the id of an entry: its picture, where it has none.",
+)
 @click.option("--format", "format_", metavar="NAME", help="Read all sources as this format instead of guessing.")
 @click.option(
     "--cut",
@@ -45,6 +58,8 @@ Example:
 def command(
     sources: tuple[Path, ...],
     out: Path,
+    named: tuple[str, ...],
+    illustrate: tuple[str, ...],
     format_: str | None,
     cut: str,
     size: int | None,
@@ -54,11 +69,14 @@ def command(
     overwrite: bool,
     as_json: bool,
 ) -> None:
-    from wellread.corpus import Cutting, ingest
+    from wellread.corpus import Cutting, Source, ingest
 
+    if not sources and not named:
+        raise ValueError("nothing to read; give at least one SOURCE, or --source NAME=PATH.")
     report = ingest(
-        sources,
+        [*sources, *map(Source.parse, named)],
         out,
+        illustrate=[Source.parse(item, named=False) for item in illustrate],
         cutting=Cutting(cut, size=size, overlap=overlap, tokenizer=tokenizer),
         format=format_,
         strict=strict,
@@ -71,6 +89,7 @@ def command(
     result = {
         "passages": report.passages,
         "documents": report.documents,
+        "by_source": report.by_source,
         "skipped": report.skipped,
         "duplicates": report.duplicates,
         "repaired": report.repaired,
@@ -79,8 +98,15 @@ def command(
         "out": str(out),
     }
     human = (
-        f"{report.passages:,} passages from {report.documents:,} documents in {out} "
+        f"{report.passages:,} passages{_shares(report.by_source)} from {report.documents:,} documents in {out} "
         f"({report.skipped:,} skipped, {report.duplicates:,} duplicates, {report.repaired:,} repaired, "
         f"{report.seconds:.1f} s)"
     )
     emit(result, as_json, human)
+
+
+def _shares(by_source: dict[str, int]) -> str:
+    """How many of each source, where there are several."""
+    if len(by_source) < 2:
+        return ""
+    return " (" + ", ".join(f"{name} {count:,}" for name, count in by_source.items()) + ")"

@@ -15,6 +15,7 @@ __all__ = ["VERBS", "app", "main"]
 VERBS: dict[str, tuple[str, str]] = {
     "corpus": ("wellread.cli.corpus", "Read documents and cut them into passages."),
     "index": ("wellread.cli.index", "Build a search index over a corpus."),
+    "pictures": ("wellread.cli.pictures", "Keep pictures and what an image encoder sees in them."),
     "memorize": ("wellread.cli.memorize", "Read a corpus ahead and store what was understood."),
     "memory": ("wellread.cli.memory", "Look after a memory: info, verify, add, update, delete."),
     "questions": ("wellread.cli.questions", "Make training questions of a corpus or of relevance labels."),

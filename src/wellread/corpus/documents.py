@@ -41,6 +41,7 @@ class Document:
 
     id: the source's own, None where it has none. part: 0, or the number of the section where a very long
     file comes in several Documents. file, line: where it was read. repaired: badly encoded text was mended.
+    picture: the bytes of the picture that `metadata["picture"]` names, where they came along.
     """
 
     text: str
@@ -52,6 +53,7 @@ class Document:
     file: str = ""
     line: int = 0
     repaired: bool = False
+    picture: bytes | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from wellread.corpus.cutting import Cutting, looks_like_passages
 from wellread.corpus.documents import Document, Problem
-from wellread.corpus.readers import parts_of, read_part
+from wellread.corpus.sources import Illustrations, Source, with_picture
 from wellread.corpus.store import Corpus, CorpusWriter, check_output
 
 __all__ = ["IngestReport", "ingest"]
@@ -24,7 +24,7 @@ LOOK_AHEAD_LETTERS = 1 << 22
 class IngestReport:
     """What came of it. skipped: rows, files and passages that were left out, each with a problem (the first
     1000 are kept). duplicates: passages dropped because the same one was there. repaired: documents whose
-    encoding was mended."""
+    encoding was mended. by_source: passages of each source."""
 
     out: Path
     documents: int = 0
@@ -34,6 +34,7 @@ class IngestReport:
     repaired: int = 0
     seconds: float = 0.0
     fingerprint: str = ""
+    by_source: dict[str, int] = field(default_factory=dict)
     problems: list[Problem] = field(default_factory=list)
 
     def note(self, problem: Problem, *, strict: bool) -> None:
@@ -45,9 +46,10 @@ class IngestReport:
 
 
 def ingest(
-    sources: str | Path | Sequence[str | Path],
+    sources: str | Path | Source | Sequence[str | Path | Source],
     out: str | Path,
     *,
+    illustrate: Sequence[Source] = (),
     cutting: Cutting | None = None,
     format: str | None = None,
     strict: bool = False,
@@ -56,46 +58,54 @@ def ingest(
 ) -> IngestReport:
     """Read the sources, cut them into passages and write the corpus to the folder `out`.
 
+    illustrate: captioned pictures that go with entries of other sources: each names an entry as its `entity`.
     What cannot be read is skipped and reported with its file and line; strict stops at the first such thing.
     Memory is bounded, whatever the size of the sources. Raises ValueError where a source or format does not
     exist, `out` is taken, or nothing at all came out; `out` is then left as it was.
     """
     started = time.perf_counter()
-    sources = [Path(item) for item in ([sources] if isinstance(sources, (str, Path)) else sources)]
+    sources = [Source.of(item) for item in ([sources] if isinstance(sources, (str, Path, Source)) else sources)]
     if not sources:
         raise ValueError("sources=[] is empty; give at least one file or folder.")
-    for source in sources:
-        next(parts_of(source, format=format), None)
+    for source in (*sources, *illustrate):
+        next(source.parts(format), None)
     check_output(out, overwrite=overwrite)
+    illustrations = Illustrations(illustrate)
     report = IngestReport(out=Path(out))
     with CorpusWriter(out, cutting=cutting or Cutting(), overwrite=overwrite) as writer:
         for document, whole in _progress(_documents(sources, format, writer.cutting, report, strict), progress):
+            document = with_picture(illustrations.add_to(document))
+            if isinstance(document, Problem):
+                report.note(document, strict=strict)
+                continue
             report.documents += document.part == 0
             report.repaired += document.repaired
+            if document.picture is not None:
+                writer.add_picture(document.metadata["picture"], document.picture)
             for passage in writer.cutting.cut(document, whole=whole):
                 writer.add(passage, file=document.file, line=document.line)
             while writer.problems:
                 report.note(writer.problems.pop(), strict=strict)
         if not writer.passages and not writer.pending:
-            raise ValueError(_nothing(sources, report))
+            raise ValueError(_nothing([source.path for source in sources], report))
         counts = {"documents": report.documents, "skipped": report.skipped, "repaired": report.repaired}
-        writer.finish(sources=[str(source) for source in sources], **counts)
-    report.passages, report.duplicates = writer.passages, writer.duplicates
+        writer.finish(sources=[str(source.path) for source in sources], **counts)
+    report.passages, report.duplicates, report.by_source = writer.passages, writer.duplicates, writer.by_source
     report.fingerprint = Corpus.open(out).fingerprint
     report.seconds = time.perf_counter() - started
     return report
 
 
 def _documents(
-    sources: Sequence[Path], format: str | None, cutting: Cutting, report: IngestReport, strict: bool
+    sources: Sequence[Source], format: str | None, cutting: Cutting, report: IngestReport, strict: bool
 ) -> Iterator[tuple[Document, bool]]:
     """(document, whether it is a passage already) of all sources; problems go into the report."""
     for source in sources:
-        for part in parts_of(source, format=format):
+        for part in source.parts(format):
             if isinstance(part, Problem):
                 report.note(part, strict=strict)
                 continue
-            documents = _without_problems(read_part(*part), report, strict)
+            documents = _without_problems(source.read(part), report, strict)
             head: list[Document] = []
             whole = False
             if cutting.rule == "auto":

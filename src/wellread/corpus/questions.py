@@ -5,8 +5,9 @@ fields, which covers our own files, NQ-open, TriviaQA, WebQuestions, KILT, DPR a
 claims that bring their own evidence have layouts of their own.
 
 Metadata that the evaluation understands: `provenance_sets` (lists of ids that count only together; without it
-every positive passage is enough alone), `provenance_pages` (those ids are pages, of which passages were cut; KILT)
-and `answer_regex` (CuratedTREC: an answer is right where the expression matches it).
+every positive passage is enough alone), `provenance_pages` (those ids are pages, of which passages were cut; KILT),
+`answer_regex` (CuratedTREC: an answer is right where the expression matches it) and `type` (scores of each type).
+A `picture` or `image` is what is asked about, by id or by file; rows of pictures and captions ask for the caption.
 """
 
 from __future__ import annotations
@@ -21,9 +22,10 @@ from itertools import chain
 from pathlib import Path
 from typing import Any
 
+from wellread.corpus.captions import CAPTION_KEYS, read_captions
 from wellread.corpus.csv_files import csv_rows
 from wellread.corpus.cutting import content_id
-from wellread.corpus.documents import Problem, Row, first_of
+from wellread.corpus.documents import TEXT_KEYS, Problem, Row, first_of
 from wellread.corpus.evidence import evidence_rows
 from wellread.corpus.files import clean, peek_text, read_lines
 from wellread.corpus.json_files import json_rows, jsonl_rows, squad_paragraphs
@@ -48,6 +50,10 @@ CLAIM_LABELS = frozenset(("SUPPORTS", "REFUTES", "NOT ENOUGH INFO", "DISPUTED"))
 ANSWER_KEYS = ("answers", "answer", "label", "output", "Answer", "targetValue")
 POSITIVE_KEYS = ("positive", "positives", "positive_ids", "positive_ctxs")
 QUESTION_ID_KEYS = ("id", "_id", "qid", "question_id", "QuestionId", "qId")
+PICTURE_KEYS = ("picture", "image")
+PICTURE_SUFFIXES = frozenset((".png", ".jpg", ".jpeg", ".webp", ".gif", ".bmp"))
+DESCRIBE = "Describe this picture."
+"""What is asked of a picture that comes with captions and no question."""
 INNER_ID_KEYS = ("passage_id", "id", "wikipedia_id", "psg_id")
 
 
@@ -157,6 +163,8 @@ def _question(row: Row, file: str, task: str | None) -> Question | Problem:
     record = row.value
     if not isinstance(record, Mapping):
         return Problem(file, row.line, "is not an object with named fields")
+    if _is_caption(record):
+        record = {"question": DESCRIBE, "task": "caption", "answers": record[first_of(record, CAPTION_KEYS)], **record}
     key = first_of(record, tuple(QUESTION_KEYS))
     if key is None and "_id" in record:
         key = first_of(record, ("text",))  # BEIR
@@ -177,6 +185,7 @@ def _question(row: Row, file: str, task: str | None) -> Question | Problem:
     answers = _unique(clean(item)[0] for item in _answers(output, answer))
     judged = bool(answers) and CLAIM_LABELS.issuperset(answers)
     guessed = "claim" if judged else "slot" if "[SEP]" in text else QUESTION_KEYS.get(key, "qa")
+    metadata = _pictured(metadata, str(record[name]) if name else "", file)
     sets = [] if positive else list(_provenance(output))
     if sets:
         metadata |= {"provenance_sets": sets, "provenance_pages": True}
@@ -188,6 +197,28 @@ def _question(row: Row, file: str, task: str | None) -> Question | Problem:
         task=kind if isinstance(kind, str) and kind else task or guessed,
         metadata=metadata,
     )
+
+
+def _is_caption(record: Mapping[str, Any]) -> bool:
+    """Whether a row is a picture with its caption: to be described, not asked about."""
+    asked = first_of(record, (*QUESTION_KEYS, *TEXT_KEYS))
+    return not asked and bool(first_of(record, PICTURE_KEYS) and first_of(record, CAPTION_KEYS))
+
+
+def _pictured(metadata: dict[str, Any], name: str, file: str) -> dict[str, Any]:
+    """The metadata of a question about a picture: a file beside its own by its path, and what gives it away hidden.
+
+    That are entries of a memory under the picture's id (its caption) and under the question's own (its answer).
+    """
+    key = first_of(metadata, PICTURE_KEYS)
+    picture = metadata[key] if key else None
+    if not isinstance(picture, str):
+        return metadata
+    beside = Path(file).parent / picture
+    if Path(picture).suffix.lower() in PICTURE_SUFFIXES and beside.is_file():
+        metadata = {**metadata, key: str(beside)}
+    hidden = _unique([*metadata.get("hidden", ()), picture, name])
+    return {**metadata, "hidden": list(hidden)}
 
 
 def _named(question: Question, seen: Counter[str]) -> Question:
@@ -330,6 +361,18 @@ def _saved(path: Path, split: str | None, task: str | None) -> Iterator[Question
             yield row if isinstance(row, Problem) else _question(row, str(folder), task)
 
 
+def _captions(path: Path, split: str | None, task: str | None) -> Iterator[Question | Problem]:
+    """Captioned pictures, each to be described."""
+    for found in read_captions(path):
+        if isinstance(found, Problem):
+            yield found
+        elif split in (None, found.metadata.get("split")) and found.metadata.get("caption"):
+            kept = {key: value for key, value in found.metadata.items() if key not in ("caption", "hidden")}
+            answers = (found.metadata["caption"],)
+            hidden = {"hidden": [found.id]}
+            yield Question(found.id, DESCRIBE, answers, task=task or "caption", metadata={**kept, **hidden})
+
+
 def _unreadable(path: Path, split: str | None, task: str | None) -> Iterator[Question | Problem]:
     yield Problem(str(path), 0, "is no question file; give JSON lines, JSON, CSV, TSV, Parquet, SQuAD or BEIR")
 
@@ -346,6 +389,7 @@ _LAYOUTS = {
     "squad": _squad,
     "beir": _beir,
     "datasets": _saved,
+    "pictures": _captions,
 }
 
 

@@ -2,7 +2,7 @@
 
 A source is a file or a folder. The format of a file is told by its name, where that says nothing by its first
 bytes; `format` forces it. A folder is one of the known layouts (a BEIR collection, a saved `datasets` folder,
-a wellread corpus) or a tree of files that are read one by one.
+pictures with their captions, a wellread corpus) or a tree of files that are read one by one.
 """
 
 from __future__ import annotations
@@ -11,9 +11,11 @@ from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
+from wellread.corpus.captions import captions_file, holds_pictures
 from wellread.corpus.documents import Document, Problem
 from wellread.corpus.evidence import brings_passages
 from wellread.corpus.files import peek_text, read_bytes
+from wellread.corpus.graphs import graph_format, is_triple_header
 from wellread.registry import Registry
 
 __all__ = ["FORMATS", "format_of", "parts_of", "read_documents", "read_part", "stem_and_suffix"]
@@ -24,6 +26,10 @@ FORMATS = Registry(
         "jsonl": "wellread.corpus.json_files:read_jsonl",
         "kilt": "wellread.corpus.json_files:read_jsonl",
         "evidence": "wellread.corpus.evidence:read_evidence",
+        "pictures": "wellread.corpus.captions:read_captions",
+        "triples": "wellread.corpus.graphs:read_triples",
+        "wordnet": "wellread.corpus.graphs:read_wordnet",
+        "pairs": "wellread.corpus.pairs:read_pairs",
         "json": "wellread.corpus.json_files:read_json",
         "squad": "wellread.corpus.json_files:read_squad",
         "csv": "wellread.corpus.csv_files:read_csv",
@@ -55,7 +61,7 @@ SUFFIXES = {
     ".xhtml": "html",
 }
 PACKED = (".gz", ".zst", ".zstd")
-FOLDER_FORMATS = ("datasets", "beir", "corpus")
+FOLDER_FORMATS = ("datasets", "beir", "corpus", "pictures")
 
 
 def read_documents(source: str | Path, *, format: str | None = None) -> Iterator[Document | Problem]:
@@ -104,7 +110,7 @@ def _walk(folder: Path, format: str | None) -> Iterator[tuple[Path, str, Path] |
         for entry in entries:
             if entry.is_file():
                 yield from _file(entry, format, folder, sure=False)
-            elif entry.is_dir() and _folder_format(entry) in ("datasets", "beir"):
+            elif entry.is_dir() and _folder_format(entry) in ("datasets", "beir", "pictures"):
                 yield entry, _folder_format(entry), folder
         # A corpus among its own sources is what an earlier run wrote, not a source.
         below = [item for item in entries if item.is_dir() and not item.is_symlink()]
@@ -140,6 +146,12 @@ def format_of(path: Path, *, guess: bool = True) -> str | None:
         return "squad"
     if known == "jsonl" and brings_passages(path):
         return "evidence"
+    if known == "jsonl":
+        return graph_format(path) or known
+    if known == "parquet" and holds_pictures(path):
+        return "pictures"
+    if known in ("tsv", "csv") and is_triple_header(peek_text(path, 1 << 12).partition("\n")[0]):
+        return "triples"
     if known is not None or not guess:
         return known
     first = next(read_bytes(path), b"")
@@ -159,7 +171,9 @@ def _folder_format(path: Path) -> str | None:
         return "corpus"
     if any((path / name).is_file() for name in ("dataset_dict.json", "state.json")):
         return "datasets"
-    return "beir" if beir_file(path, "corpus") else None
+    if beir_file(path, "corpus"):
+        return "beir"
+    return "pictures" if captions_file(path) else None
 
 
 def beir_file(folder: Path, stem: str) -> Path | None:
@@ -181,7 +195,14 @@ def read_corpus(path: Path) -> Iterator[Document | Problem]:
     """The passages of a wellread corpus, to join corpora or to cut one again."""
     from wellread.corpus.store import Corpus
 
-    for row, passage in enumerate(Corpus.open(path), start=1):
+    corpus = Corpus.open(path)
+    pictures = None
+    if corpus.pictures is not None:
+        from wellread.pictures.store import PictureStore
+
+        pictures = PictureStore.open(corpus.pictures)
+    for row, passage in enumerate(corpus, start=1):
+        drawn = pictures is not None and passage.picture in pictures
         yield Document(
             passage.text,
             title=passage.title,
@@ -190,4 +211,5 @@ def read_corpus(path: Path) -> Iterator[Document | Problem]:
             metadata=passage.metadata,
             file=str(path),
             line=row,
+            picture=pictures.bytes(passage.picture) if drawn else None,
         )

@@ -3,6 +3,7 @@
 passages.arrow  Arrow IPC, memory-mapped: id, title, text, source, metadata (JSON)
 ids.npy         [2, passages] uint64: hashes of the ids in order, and the row of each
 corpus.json     counts, sources, cutting rule, fingerprint, version
+pictures/       the pictures of its passages, where any came along (see `wellread.pictures`)
 """
 
 from __future__ import annotations
@@ -12,14 +13,18 @@ import json
 import os
 import shutil
 from bisect import bisect_right
+from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from wellread.corpus.cutting import Cutting, cutting_from
 from wellread.corpus.documents import Problem
 from wellread.types import Passage
+
+if TYPE_CHECKING:
+    from wellread.pictures.store import PictureWriter
 
 __all__ = ["Corpus", "CorpusWriter", "check_output"]
 
@@ -27,6 +32,7 @@ BATCH_ROWS = 1024
 BATCH_LETTERS = 1 << 22
 LAYOUT = 1
 COLUMNS = ("id", "title", "text", "source", "metadata")
+PICTURES = "pictures"
 
 
 class Corpus:
@@ -98,6 +104,17 @@ class Corpus:
     def fingerprint(self) -> str:
         """Hash of ids, titles, texts and sources in order; the same passages always have the same."""
         return self.info["fingerprint"]
+
+    @property
+    def by_source(self) -> dict[str, int]:
+        """How many passages each source has."""
+        return dict(self.info.get("by_source", {}))
+
+    @property
+    def pictures(self) -> Path | None:
+        """The folder with the pictures of its passages; None where none came along."""
+        folder = self.path / PICTURES
+        return folder if folder.is_dir() else None
 
     def ids(self) -> list[str]:
         """All ids, in the order of the corpus."""
@@ -176,6 +193,8 @@ class CorpusWriter:
         self._letters = 0
         self._digest = hashlib.blake2b(digest_size=16)
         self._starts: list[int] = []
+        self._sources: Counter[str] = Counter()
+        self._pictures: PictureWriter | None = None
         self._file: Any = None
 
     def __enter__(self) -> CorpusWriter:
@@ -191,12 +210,26 @@ class CorpusWriter:
         if self._file is not None:
             self._file.close()
             self._file = None
+        self._close_pictures()
         shutil.rmtree(self._work, ignore_errors=True)
 
     @property
     def pending(self) -> int:
         """Passages that were added and are not on disk yet."""
         return len(self._held)
+
+    @property
+    def by_source(self) -> dict[str, int]:
+        """How many passages of each source are on disk, in the order they first came."""
+        return dict(self._sources)
+
+    def add_picture(self, name: str, data: bytes) -> None:
+        """Keep a picture that passages name. ValueError where another one has its id."""
+        if self._pictures is None:
+            from wellread.pictures.store import PictureWriter
+
+            self._pictures = PictureWriter(self._work / PICTURES).__enter__()
+        self._pictures.add(name, data)
 
     def add(self, passage: Passage, *, file: str = "", line: int = 0) -> None:
         """Add a passage. file, line: where it was read, for a report when its id is taken."""
@@ -221,12 +254,14 @@ class CorpusWriter:
         self._flush()
         self._file.close()
         self._file = None
+        self._close_pictures()
         np.save(self._work / "ids.npy", self._seen.index())
         record = {
             "layout": LAYOUT,
             "version": _version(),
             "passages": self.passages,
             "duplicates": self.duplicates,
+            "by_source": self.by_source,
             "fingerprint": self._digest.hexdigest(),
             "cutting": asdict(self.cutting),
             "batches": self._starts,
@@ -240,6 +275,11 @@ class CorpusWriter:
         self._work.rename(self.path)
         shutil.rmtree(aside, ignore_errors=True)
         return self.path
+
+    def _close_pictures(self) -> None:
+        if self._pictures is not None:
+            self._pictures.__exit__(None, None, None)
+            self._pictures = None
 
     def _taken(self, name: str, *, same: bool, file: str, line: int) -> None:
         if same:
@@ -262,6 +302,7 @@ class CorpusWriter:
         for _, content in self._held.values():
             self._digest.update(content)
         self.passages += len(kept)
+        self._sources.update(item.source for item in kept)
         self._held.clear()
         self._letters = 0
 
@@ -341,7 +382,8 @@ def _hash64(name: str) -> int:
 def _digest(passage: Passage) -> bytes:
     """Hash of what a passage says. The lengths keep ("ab", "c") and ("a", "bc") apart."""
     digest = hashlib.blake2b(digest_size=16)
-    for value in (passage.id, passage.title, passage.text, passage.source):
+    picture = (passage.picture,) if passage.picture else ()
+    for value in (passage.id, passage.title, passage.text, passage.source, *picture):
         raw = value.encode("utf-8")
         digest.update(len(raw).to_bytes(8, "little"))
         digest.update(raw)

@@ -1,0 +1,197 @@
+"""What an image encoder sees in the pictures of a folder: computed once, kept beside them, resumable.
+
+FOLDER/features/NAME-xxxxxxxx/   one for each encoder
+    about.json    encoder, fingerprint, patches, dim, done (the commit point: rows that are whole)
+    values.bin    [pictures, patches, dim] int8, in the order of the pictures
+    scales.bin    [pictures, patches] float32: the value of 127
+    means.bin     [pictures, dim] float32: mean over patches, length 1
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import re
+import time
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from wellread.pictures.store import PictureStore
+
+if TYPE_CHECKING:
+    import numpy as np
+    from torch import Tensor
+
+    from wellread.nn.vision import ImageEncoder
+
+__all__ = ["About", "FeatureReport", "Features", "build_features", "feature_folders", "unpacked"]
+
+BATCH = 16  # pictures encoded together
+COMMIT_EVERY = 8  # batches between two commits
+MOST = 127  # of int8
+
+
+@dataclass(frozen=True, slots=True)
+class About:
+    """Whose features these are, their shape, and how many pictures are done."""
+
+    encoder: str
+    fingerprint: str
+    patches: int
+    dim: int
+    done: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class FeatureReport:
+    """What came of it. resumed_from: pictures that were done before. bytes: of all features of this encoder."""
+
+    pictures: int
+    resumed_from: int
+    bytes: int
+    seconds: float
+    encoder: str
+    fingerprint: str
+
+
+def build_features(path: str | Path, encoder: ImageEncoder, *, progress: bool = True) -> FeatureReport:
+    """Compute the features of all pictures of a folder that have none yet; go on where a kill stopped it.
+
+    ValueError where a picture cannot be decoded, which is named.
+    """
+    from tqdm import tqdm
+
+    from wellread.pictures.store import open_image
+
+    started = time.perf_counter()
+    store = PictureStore.open(path)
+    folder = store.path / "features" / _folder_name(encoder)
+    about = _begun(folder, encoder)
+    resumed, names = about.done, store.ids()[about.done :]
+    files = {name: _reopened(folder / f"{name}.bin", about.done * size) for name, size in _row_bytes(about).items()}
+    try:
+        with tqdm(total=len(store), initial=resumed, unit="picture", disable=None if progress else True) as bar:
+            for count, start in enumerate(range(0, len(names), BATCH), 1):
+                some = names[start : start + BATCH]
+                seen = encoder([open_image(store.bytes(name), name=name) for name in some])
+                for file, rows in zip(files.values(), _packed(seen), strict=True):
+                    file.write(rows.tobytes())
+                if count % COMMIT_EVERY == 0 or start + BATCH >= len(names):
+                    about = _commit(folder, files, about, resumed + start + len(some))
+                bar.update(len(some))
+    finally:
+        for file in files.values():
+            file.close()
+    total = sum((folder / f"{name}.bin").stat().st_size for name in files)
+    seconds = round(time.perf_counter() - started, 3)
+    return FeatureReport(about.done, resumed, total, seconds, about.encoder, about.fingerprint)
+
+
+class Features:
+    """The features one encoder made of a folder's pictures; memory-mapped."""
+
+    def __init__(self, folder: Path) -> None:
+        import numpy as np
+
+        self.about = _read_about(folder)
+        done, patches, dim = self.about.done, self.about.patches, self.about.dim
+        for name, size in _row_bytes(self.about).items():
+            file = folder / f"{name}.bin"
+            if not file.is_file() or file.stat().st_size < done * size:
+                raise ValueError(
+                    f"features {folder} are damaged ({file.name} is too short); delete the folder and "
+                    "compute them again with wellread pictures."
+                )
+        shapes = {
+            "values": (np.int8, (done, patches, dim)),
+            "scales": (np.float32, (done, patches)),
+            "means": (np.float32, (done, dim)),
+        }
+        self._values, self._scales, self._means = (
+            np.memmap(folder / f"{name}.bin", kind, "r", shape=shape) if done else np.zeros(shape, kind)
+            for name, (kind, shape) in shapes.items()
+        )
+
+    def rows(self, rows: list[int]) -> Tensor:
+        """[rows, patches, dim] float32."""
+        return unpacked(self._values[rows], self._scales[rows])
+
+    def means(self, rows: list[int]) -> Tensor:
+        """[rows, dim] float32, of length 1."""
+        import torch
+
+        return torch.from_numpy(self._means[rows])
+
+
+def feature_folders(path: Path) -> dict[str, Path]:
+    """Encoder -> the folder of its features, of all that were computed beside these pictures."""
+    found = sorted((path / "features").glob("*/about.json"))
+    return {_read_about(item.parent).encoder: item.parent for item in found}
+
+
+def means_of(seen: Tensor) -> Tensor:
+    """[pictures, patches, dim] -> [pictures, dim], the mean over patches at length 1."""
+    from torch.nn.functional import normalize
+
+    return normalize(seen.float().mean(1), dim=-1)
+
+
+def unpacked(values: np.ndarray, scales: np.ndarray) -> Tensor:
+    """int8 [pictures, patches, dim] and scales [pictures, patches] -> float32 features."""
+    import torch
+
+    return torch.from_numpy(values).float() * torch.from_numpy(scales / MOST).unsqueeze(-1)
+
+
+def _packed(seen: Tensor) -> list[np.ndarray]:
+    """[pictures, patches, dim] -> values, scales, means."""
+    largest = seen.abs().amax(-1)
+    values = (seen * (MOST / largest.clamp_min(1e-12)).unsqueeze(-1)).round().char()
+    return [values.numpy(), largest.float().numpy(), means_of(seen).numpy()]
+
+
+def _row_bytes(about: About) -> dict[str, int]:
+    """Bytes of one picture in each file, in the order `_packed` gives them."""
+    return {"values": about.patches * about.dim, "scales": 4 * about.patches, "means": 4 * about.dim}
+
+
+def _folder_name(encoder: ImageEncoder) -> str:
+    words = re.sub(r"[^A-Za-z0-9.]+", "-", encoder.name.partition(":")[0])
+    return f"{words}-{hashlib.sha256(encoder.fingerprint.encode()).hexdigest()[:8]}"
+
+
+def _begun(folder: Path, encoder: ImageEncoder) -> About:
+    if (folder / "about.json").is_file():
+        return _read_about(folder)
+    folder.mkdir(parents=True, exist_ok=True)
+    return About(encoder.name, encoder.fingerprint, encoder.patches, encoder.dim)
+
+
+def _read_about(folder: Path) -> About:
+    try:
+        return About(**json.loads((folder / "about.json").read_text(encoding="utf8")))
+    except (OSError, ValueError, TypeError) as error:
+        raise ValueError(
+            f"features {folder} are damaged ({error}); delete the folder and compute them again."
+        ) from error
+
+
+def _reopened(file: Path, size: int) -> Any:
+    """The file, cut to what was committed, to be written on."""
+    opened = open(file, "r+b" if file.exists() else "w+b")  # noqa: SIM115  (closed by the caller)
+    opened.truncate(size)
+    opened.seek(size)
+    return opened
+
+
+def _commit(folder: Path, files: dict[str, Any], about: About, done: int) -> About:
+    for file in files.values():
+        file.flush()
+        os.fsync(file.fileno())
+    about = About(**{**asdict(about), "done": done})
+    waiting = folder / f".about.{os.getpid()}"
+    waiting.write_text(json.dumps(asdict(about)) + "\n", encoding="utf8")
+    os.replace(waiting, folder / "about.json")
+    return about

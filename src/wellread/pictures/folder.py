@@ -1,0 +1,147 @@
+"""Pictures: what an image encoder sees in pictures named by id or by file."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from wellread.pictures.features import Features, feature_folders, means_of
+from wellread.pictures.store import PictureStore, open_image
+
+if TYPE_CHECKING:
+    from PIL.Image import Image
+    from torch import Tensor
+
+    from wellread.nn.vision import ImageEncoder
+
+__all__ = ["Pictures"]
+
+
+class Pictures:
+    """A folder of pictures with the features of one image encoder.
+
+    A picture is named by its id in the folder or by the path of a file, or given as an image; None stands for
+    no picture. Stored features are read; pictures without are encoded when they are asked for, by the net that
+    made the stored ones.
+    """
+
+    def __init__(self, store: PictureStore, features: Features) -> None:
+        self.store, self.stored = store, features
+        self.path = store.path
+
+    @classmethod
+    def open(cls, path: str | Path, *, encoder: str | None = None) -> Pictures:
+        """The pictures of a folder. encoder: whose features, where several were computed.
+
+        ValueError where there are no pictures or no such features.
+        """
+        store = PictureStore.open(path)
+        found = feature_folders(store.path)
+        if not found:
+            raise ValueError(f"pictures {path} have no features; compute them with wellread pictures {path}.")
+        if encoder is None and len(found) > 1:
+            raise ValueError(f"pictures {path} have features of {', '.join(found)}; say which encoder's.")
+        name = encoder or next(iter(found))
+        if name not in found:
+            raise ValueError(f"pictures {path} have no features of {name!r}; they have those of: {', '.join(found)}.")
+        return cls(store, Features(found[name]))
+
+    def __len__(self) -> int:
+        return len(self.store)
+
+    def __contains__(self, name: object) -> bool:
+        return name in self.store
+
+    def __repr__(self) -> str:
+        return f"Pictures({str(self.path)!r}, {len(self):,} pictures, {self.fingerprint})"
+
+    def __reduce__(self) -> tuple:
+        return _opened, (self.path, self.stored.about.encoder)
+
+    def ids(self) -> list[str]:
+        """All ids, in the order the pictures were added."""
+        return self.store.ids()
+
+    @property
+    def patches(self) -> int:
+        return self.stored.about.patches
+
+    @property
+    def dim(self) -> int:
+        return self.stored.about.dim
+
+    @property
+    def fingerprint(self) -> str:
+        """Of the image encoder: its weights and how it prepares a picture."""
+        return self.stored.about.fingerprint
+
+    @cached_property
+    def encoder(self) -> ImageEncoder:
+        """The net behind the features. ValueError where the one installed is another."""
+        from wellread.nn.vision import load_image_encoder
+
+        net = load_image_encoder(self.stored.about.encoder)
+        if net.fingerprint != self.fingerprint:
+            raise ValueError(
+                f"image encoder {net.name!r} is {net.fingerprint}, but the features of {self.path} are of "
+                f"{self.fingerprint}; compute them again with wellread pictures."
+            )
+        return net
+
+    def image(self, name: str | Image) -> Image:
+        """A picture as it looks. ValueError where the name is neither an id nor a file."""
+        if not isinstance(name, str):
+            return name
+        if name in self.store:
+            return self.store.image(name)
+        if not Path(name).is_file():
+            raise ValueError(
+                f"picture {name!r} is neither one of the {len(self)} ids of {self.path} nor a file; give one of them."
+            )
+        return open_image(name)
+
+    def features(self, names: Sequence[str | Image | None]) -> tuple[Tensor, Tensor]:
+        """Picture [names, patches, dim] float32 and its mask [names, patches] bool.
+
+        Zeros, and False all over, where a name is None.
+        """
+        import torch
+
+        out = torch.zeros(len(names), self.patches, self.dim)
+        for places, seen in self._looked(names, means=False):
+            out[places] = seen
+        mask = torch.tensor([name is not None for name in names], dtype=torch.bool)
+        return out, mask.unsqueeze(1).expand(-1, self.patches).contiguous()
+
+    def means(self, names: Sequence[str | Image | None]) -> Tensor:
+        """[names, dim] float32: the mean of a picture's patches at length 1; zeros where a name is None."""
+        import torch
+
+        out = torch.zeros(len(names), self.dim)
+        for places, seen in self._looked(names, means=True):
+            out[places] = seen
+        return out
+
+    def _looked(self, names: Sequence[str | Image | None], *, means: bool) -> list[tuple[list[int], Tensor]]:
+        """Places among the names, and what is seen there: the stored ones, then the others."""
+        stored, done = [], self.stored.about.done
+        fresh = []
+        for place, name in enumerate(names):
+            if isinstance(name, str) and name in self.store and (row := self.store.row(name)) < done:
+                stored.append((place, row))
+            elif name is not None:
+                fresh.append(place)
+        found = []
+        if stored:
+            places, rows = map(list, zip(*stored))
+            found.append((places, (self.stored.means if means else self.stored.rows)(rows)))
+        if fresh:
+            seen = self.encoder([self.image(names[place]) for place in fresh])
+            found.append((fresh, means_of(seen) if means else seen))
+        return found
+
+
+def _opened(path: Path, encoder: str) -> Pictures:
+    return Pictures.open(path, encoder=encoder)
