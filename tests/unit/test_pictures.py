@@ -195,3 +195,12 @@ def test_several_encoders_have_to_be_told_apart(seen, tmp_path):
     with pytest.raises(ValueError, match="say which encoder's"):
         Pictures.open(seen.path)
     assert Pictures.open(seen.path, encoder=other.name).dim == 4
+
+
+def test_small_values_beside_large_ones_keep_their_scale():
+    row = torch.tensor([[[100.0, -50.0, 0.01, 0.02]]])
+    values, scales, _ = features._packed(row, (2, 2))
+    assert values.tolist() == [[[127, -64, 64, 127]]]
+    # Half a step of the largest value of each group.
+    error = (features.unpacked(values, scales, (2, 2)) - row).abs()[0, 0]
+    assert (error <= torch.tensor([100, 100, 0.02, 0.02]) / 253).all()

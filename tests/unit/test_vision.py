@@ -55,6 +55,28 @@ def test_equal_weights_have_equal_fingerprints(tmp_path, vit):
     assert load_image_encoder(save_vit(tmp_path / "other", seed=1)).fingerprint != vit.fingerprint
 
 
+def test_colours_stand_behind_what_the_net_sees(monkeypatch):
+    from wellread.nn import vision
+
+    class Blind:
+        name, fingerprint, side, patches, dim = "blind", "blind:0", 2, 4, 3
+
+        def __call__(self, pictures):
+            return torch.zeros(len(pictures), 4, 3)
+
+    monkeypatch.setattr(vision, "EfficientNetLite0", Blind)
+    net = load_image_encoder("efficientnet-lite0+colours")
+    assert (net.patches, net.dim, net.groups) == (4, 51, (3, 48))
+    picture = painted("white", (8, 8))
+    picture.paste((255, 0, 0), (4, 0, 8, 4))  # the patch on the right of the first row
+    picture.putpixel((5, 2), (0, 0, 255))
+    colours = net([picture])[0, :, 3:].unflatten(-1, (4, 4, 3))
+    assert colours[0].eq(2).all()
+    assert colours[1, 0, 0].tolist() == [2, -2, -2]
+    assert colours[1, 2, 1].tolist() == [-2, -2, 2]  # its third row, its second column
+    assert not net([picture])[0, :, :3].any()
+
+
 def test_the_whole_picture_is_seen_on_white():
     wide = squared(painted("black", (40, 20)), 8)
     assert wide.size == (8, 8)
@@ -66,7 +88,7 @@ def test_the_whole_picture_is_seen_on_white():
 @pytest.mark.parametrize(
     ("name", "said"),
     [
-        ("clip", "image encoder='clip' is unknown; use one of: efficientnet-lite0, vit"),
+        ("clip", "image_encoder='clip' is unknown; use one of: efficientnet-lite0, efficientnet-lite0.colours, vit"),
         ("vit", "does not fit; write vit:FOLDER"),
         ("efficientnet-lite0:here", "does not fit; write efficientnet-lite0"),
         ("vit:nowhere", "there is no config.json"),

@@ -27,10 +27,10 @@ Example:
 @click.option("--out", default=None, type=click.Path(path_type=Path), help="Folder of pictures, new or to be added to.")
 @click.option(
     "--encoder",
-    default="efficientnet-lite0",
+    default="efficientnet-lite0+colours",
     show_default=True,
     metavar="NAME",
-    help="efficientnet-lite0, or vit:FOLDER for a vision transformer of the hub.",
+    help="efficientnet-lite0, the same with +colours (of each patch), or vit:FOLDER, a vision transformer of the hub.",
 )
 @json_option
 def command(sources: tuple[Path, ...], out: Path | None, encoder: str, as_json: bool) -> None:

@@ -108,7 +108,7 @@ def _entry(row: Mapping[str, Any], data: bytes | None, file: str, line: int) -> 
     try:
         open_image(data, name=name)
     except ValueError as error:
-        return Problem(file, line, str(error))
+        return Problem(file, line, str(error).rstrip("."))
     keywords = row.get("keywords")
     keywords = ", ".join(map(str, keywords)) if isinstance(keywords, list) else str(keywords or "")
     text, changed = clean(f"{caption.strip()} ({keywords.strip()})" if keywords.strip() else caption.strip())

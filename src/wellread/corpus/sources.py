@@ -130,5 +130,5 @@ def with_picture(document: Document) -> Document | Problem:
     try:
         open_image(data, name=str(file))
     except ValueError as error:
-        return Problem(document.file, document.line, str(error))
+        return Problem(document.file, document.line, str(error).rstrip("."))
     return replace(document, metadata=metadata, picture=data)

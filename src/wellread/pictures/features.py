@@ -1,9 +1,9 @@
 """What an image encoder sees in the pictures of a folder: computed once, kept beside them, resumable.
 
 FOLDER/features/NAME-xxxxxxxx/   one for each encoder
-    about.json    encoder, fingerprint, patches, dim, done (the commit point: rows that are whole)
+    about.json    encoder, fingerprint, patches, groups, done (the commit point: rows that are whole)
     values.bin    [pictures, patches, dim] int8, in the order of the pictures
-    scales.bin    [pictures, patches] float32: the value of 127
+    scales.bin    [pictures, patches, groups] float32: the value of 127 in each group of dimensions
     means.bin     [pictures, dim] float32: mean over patches, length 1
 """
 
@@ -14,6 +14,7 @@ import json
 import os
 import re
 import time
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -35,13 +36,20 @@ MOST = 127  # of int8
 
 @dataclass(frozen=True, slots=True)
 class About:
-    """Whose features these are, their shape, and how many pictures are done."""
+    """Whose features these are, their shape, and how many pictures are done.
+
+    groups: dimensions that share a scale; they sum to dim.
+    """
 
     encoder: str
     fingerprint: str
     patches: int
-    dim: int
+    groups: tuple[int, ...]
     done: int = 0
+
+    @property
+    def dim(self) -> int:
+        return sum(self.groups)
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,7 +84,7 @@ def build_features(path: str | Path, encoder: ImageEncoder, *, progress: bool = 
             for count, start in enumerate(range(0, len(names), BATCH), 1):
                 some = names[start : start + BATCH]
                 seen = encoder([open_image(store.bytes(name), name=name) for name in some])
-                for file, rows in zip(files.values(), _packed(seen), strict=True):
+                for file, rows in zip(files.values(), _packed(seen, about.groups), strict=True):
                     file.write(rows.tobytes())
                 if count % COMMIT_EVERY == 0 or start + BATCH >= len(names):
                     about = _commit(folder, files, about, resumed + start + len(some))
@@ -106,7 +114,7 @@ class Features:
                 )
         shapes = {
             "values": (np.int8, (done, patches, dim)),
-            "scales": (np.float32, (done, patches)),
+            "scales": (np.float32, (done, patches, len(self.about.groups))),
             "means": (np.float32, (done, dim)),
         }
         self._values, self._scales, self._means = (
@@ -116,7 +124,7 @@ class Features:
 
     def rows(self, rows: list[int]) -> Tensor:
         """[rows, patches, dim] float32."""
-        return unpacked(self._values[rows], self._scales[rows])
+        return unpacked(self._values[rows], self._scales[rows], self.about.groups)
 
     def means(self, rows: list[int]) -> Tensor:
         """[rows, dim] float32, of length 1."""
@@ -138,23 +146,32 @@ def means_of(seen: Tensor) -> Tensor:
     return normalize(seen.float().mean(1), dim=-1)
 
 
-def unpacked(values: np.ndarray, scales: np.ndarray) -> Tensor:
-    """int8 [pictures, patches, dim] and scales [pictures, patches] -> float32 features."""
+def unpacked(values: np.ndarray, scales: np.ndarray, groups: Sequence[int]) -> Tensor:
+    """int8 [pictures, patches, dim] and scales [pictures, patches, groups] -> float32 features."""
     import torch
 
-    return torch.from_numpy(values).float() * torch.from_numpy(scales / MOST).unsqueeze(-1)
+    parts = torch.from_numpy(values).split(list(groups), dim=-1)
+    steps = torch.from_numpy(scales / MOST).split(1, dim=-1)
+    return torch.cat([part * step for part, step in zip(parts, steps, strict=True)], dim=-1)
 
 
-def _packed(seen: Tensor) -> list[np.ndarray]:
+def _packed(seen: Tensor, groups: Sequence[int]) -> list[np.ndarray]:
     """[pictures, patches, dim] -> values, scales, means."""
-    largest = seen.abs().amax(-1)
-    values = (seen * (MOST / largest.clamp_min(1e-12)).unsqueeze(-1)).round().char()
-    return [values.numpy(), largest.float().numpy(), means_of(seen).numpy()]
+    import torch
+
+    parts = seen.split(list(groups), dim=-1)
+    largest = [part.abs().amax(-1, keepdim=True) for part in parts]
+    values = [(part * (MOST / most.clamp_min(1e-12))).round().char() for part, most in zip(parts, largest)]
+    return [torch.cat(values, -1).numpy(), torch.cat(largest, -1).float().numpy(), means_of(seen).numpy()]
 
 
 def _row_bytes(about: About) -> dict[str, int]:
     """Bytes of one picture in each file, in the order `_packed` gives them."""
-    return {"values": about.patches * about.dim, "scales": 4 * about.patches, "means": 4 * about.dim}
+    return {
+        "values": about.patches * about.dim,
+        "scales": 4 * about.patches * len(about.groups),
+        "means": 4 * about.dim,
+    }
 
 
 def _folder_name(encoder: ImageEncoder) -> str:
@@ -166,13 +183,14 @@ def _begun(folder: Path, encoder: ImageEncoder) -> About:
     if (folder / "about.json").is_file():
         return _read_about(folder)
     folder.mkdir(parents=True, exist_ok=True)
-    return About(encoder.name, encoder.fingerprint, encoder.patches, encoder.dim)
+    return About(encoder.name, encoder.fingerprint, encoder.patches, tuple(encoder.groups))
 
 
 def _read_about(folder: Path) -> About:
     try:
-        return About(**json.loads((folder / "about.json").read_text(encoding="utf8")))
-    except (OSError, ValueError, TypeError) as error:
+        said = json.loads((folder / "about.json").read_text(encoding="utf8"))
+        return About(**{**said, "groups": tuple(said["groups"])})
+    except (OSError, ValueError, TypeError, KeyError) as error:
         raise ValueError(
             f"features {folder} are damaged ({error}); delete the folder and compute them again."
         ) from error

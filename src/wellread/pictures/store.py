@@ -158,7 +158,8 @@ def open_image(source: bytes | str | Path, *, name: str | None = None) -> Image:
         picture = images.open(io.BytesIO(source) if isinstance(source, bytes) else source)
         picture.load()
     except (OSError, SyntaxError, images.DecompressionBombError) as error:  # SyntaxError: Pillow's word for a bad PNG
-        raise ValueError(f"{shown} is no picture that can be read ({error}); give PNG, JPEG, WebP or GIF.") from error
+        reason = "no known format" if isinstance(error, images.UnidentifiedImageError) else str(error)
+        raise ValueError(f"{shown} is no picture that can be read ({reason}); give PNG, JPEG, WebP or GIF.") from error
     return picture
 
 
