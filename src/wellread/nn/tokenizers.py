@@ -6,6 +6,7 @@ those are follows from the vocabulary:
     vocabulary                   start    end     pad     cls     sep     mask     sentinels
     BERT ([CLS], [SEP], [PAD])   [CLS]    [SEP]   [PAD]   [CLS]   [SEP]   [MASK]   none
     T5 (<pad>, </s>)             <pad>    </s>    <pad>   None    None    None     <extra_id_0>, <extra_id_1>, ...
+    learnt bytes (<pad>, </s>)   <pad>    </s>    <pad>   None    None    None     none
     ByT5 (bytes + 3)             0        1       0       None    None    None     258, 257, ...
 """
 
@@ -19,7 +20,7 @@ import re
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from functools import cached_property
-from itertools import count, takewhile
+from itertools import chain, count, takewhile
 from pathlib import Path
 from typing import Any
 
@@ -86,6 +87,8 @@ class Tokenizer:
         # Files often carry the truncation and padding of their training; lengths are the templates' business.
         backend.no_truncation()
         backend.no_padding()
+        # A text that speaks of "</s>" means these four letters; with byte-level vocabularies it then comes back whole.
+        backend.encode_special_tokens = isinstance(backend.decoder, hub.decoders.ByteLevel)
         family = next((item for item in _FAMILIES if self._knows(item)), None)
         if family is None:
             needed = " or ".join(", ".join(sorted(set(item.values()))) for item in _FAMILIES)
@@ -215,20 +218,44 @@ class ByteTokenizer(Tokenizer):
 
 
 def train_tokenizer(texts: Iterable[str], vocab_size: int, *, kind: str = "wordpiece") -> Tokenizer:
-    """A new tokenizer learnt from texts: "wordpiece" (BERT's, lower-cased) or "unigram" (T5's).
+    """A new tokenizer learnt from texts: "wordpiece" (BERT's, lower-cased), "unigram" (T5's) or "bytes".
 
     The same texts give the same tokenizer. The vocabulary may end up smaller than `vocab_size` where the
-    texts are few. It holds at most the 1,000 commonest characters, or those that fill two thirds of it.
-    Raises ValueError for an unknown kind, no texts, or a vocabulary of less than 100 entries.
+    texts are few. It holds at most the 1,000 commonest characters, or those that fill two thirds of it;
+    "bytes" (GPT-2's pairs of bytes, merged) holds all 256 bytes, so every text decodes to itself, and reads its
+    texts as a stream. Raises ValueError for an unknown kind, no texts, or a vocabulary of less than 100 entries
+    (bytes: 259).
     """
     if kind not in _KINDS:
         raise ValueError(f"kind={kind!r} is unknown; use one of: {', '.join(_KINDS)}.")
     if vocab_size < SMALLEST_VOCABULARY:
         raise ValueError(f"vocab_size={vocab_size} is too small; use at least {SMALLEST_VOCABULARY}.")
-    texts = [text for text in texts if text.strip()]
-    if not texts:
+    real = (text for text in texts if text.strip())
+    first = next(real, None)
+    if first is None:
         raise ValueError("there are no texts to learn a vocabulary from; give at least one that is not blank.")
-    return Tokenizer(_KINDS[kind](texts, vocab_size))
+    return Tokenizer(_KINDS[kind](chain([first], real), vocab_size))
+
+
+def _bytes(texts: Iterable[str], vocab_size: int) -> hub.Tokenizer:
+    """Merged pairs of bytes (Radford et al. 2019): nothing is normalised, so nothing is lost."""
+    special = ["<pad>", "</s>", "<unk>"]
+    letters = sorted(hub.pre_tokenizers.ByteLevel.alphabet())
+    if vocab_size < len(special) + len(letters):
+        raise ValueError(f"vocab_size={vocab_size} is too small; all bytes need {len(special) + len(letters)}.")
+    backend = hub.Tokenizer(hub.models.BPE())
+    backend.pre_tokenizer = hub.pre_tokenizers.ByteLevel(add_prefix_space=False)
+    backend.decoder = hub.decoders.ByteLevel()
+    trainer = hub.trainers.BpeTrainer(
+        # The bytes are named up front in order, as for "wordpiece".
+        vocab_size=vocab_size,
+        special_tokens=[*special, *letters],
+        show_progress=False,
+    )
+    backend.train_from_iterator(texts, trainer=trainer)
+    described = json.loads(backend.to_str())
+    described["added_tokens"] = [token for token in described["added_tokens"] if token["content"] in special]
+    return hub.Tokenizer.from_str(json.dumps(described))
 
 
 def _alphabet(backend: hub.Tokenizer, texts: list[str], limit: int) -> list[str]:
@@ -238,7 +265,8 @@ def _alphabet(backend: hub.Tokenizer, texts: list[str], limit: int) -> list[str]
     return sorted(sorted(counts, key=lambda character: (-counts[character], character))[: min(limit, LARGEST_ALPHABET)])
 
 
-def _wordpiece(texts: list[str], vocab_size: int) -> hub.Tokenizer:
+def _wordpiece(texts: Iterable[str], vocab_size: int) -> hub.Tokenizer:
+    texts = list(texts)
     special = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]
     backend = hub.Tokenizer(hub.models.WordPiece(unk_token="[UNK]"))
     backend.normalizer = hub.normalizers.BertNormalizer(lowercase=True)
@@ -259,8 +287,9 @@ def _wordpiece(texts: list[str], vocab_size: int) -> hub.Tokenizer:
     return _rebuilt(backend, model, special)
 
 
-def _unigram(texts: list[str], vocab_size: int) -> hub.Tokenizer:
+def _unigram(texts: Iterable[str], vocab_size: int) -> hub.Tokenizer:
     """Pieces by merging, scores by counting: the package's own unigram trainer differs from run to run."""
+    texts = list(texts)
     special = ["<pad>", "</s>", "<unk>", *(f"<extra_id_{index}>" for index in range(16))]
     backend = hub.Tokenizer(hub.models.BPE(unk_token="<unk>"))
     spaces = hub.normalizers.Replace(hub.Regex(r"\s+"), " ")
@@ -296,7 +325,11 @@ def _rebuilt(backend: hub.Tokenizer, model: Any, special: list[str]) -> hub.Toke
     return fresh
 
 
-_KINDS: dict[str, Callable[[list[str], int], hub.Tokenizer]] = {"wordpiece": _wordpiece, "unigram": _unigram}
+_KINDS: dict[str, Callable[[Iterable[str], int], hub.Tokenizer]] = {
+    "wordpiece": _wordpiece,
+    "unigram": _unigram,
+    "bytes": _bytes,
+}
 
 
 def _read_backend(file: Path) -> hub.Tokenizer:
