@@ -20,7 +20,7 @@ import re
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from functools import cached_property
-from itertools import chain, count, takewhile
+from itertools import accumulate, chain, count, takewhile
 from pathlib import Path
 from typing import Any
 
@@ -119,6 +119,11 @@ class Tokenizer:
         """The ids of one text, no special tokens added."""
         return self.encode_batch([text], max_tokens=max_tokens)[0]
 
+    def encode_with_starts(self, texts: Sequence[str]) -> list[tuple[list[int], list[int]]]:
+        """Of every text its ids and, per id, the character it begins at (never smaller than the one before)."""
+        found = self._backend.encode_batch(list(texts), add_special_tokens=False)
+        return [(item.ids, list(accumulate((start for start, _ in item.offsets), max))) for item in found]
+
     def decode(self, ids: Iterable[int]) -> str:
         """The text of the ids; special tokens (pad, end, ...) are skipped."""
         return self._decode([int(token) for token in ids])
@@ -204,6 +209,11 @@ class ByteTokenizer(Tokenizer):
         """The id of a special token or of a single-byte character, or None."""
         raw = token.encode("utf8")
         return {"<pad>": 0, "</s>": 1, "<unk>": 2}.get(token, raw[0] + self.offset if len(raw) == 1 else None)
+
+    def encode_with_starts(self, texts: Sequence[str]) -> list[tuple[list[int], list[int]]]:
+        widths = [[len(character.encode("utf8")) for character in text] for text in texts]
+        starts = [[place for place, width in enumerate(row) for _ in range(width)] for row in widths]
+        return list(zip(self._encode(list(texts)), starts))
 
     def _vocabulary(self) -> dict[str, int]:
         return {"bytes": self.offset}
