@@ -100,7 +100,7 @@ class ChunkTexts:
         )
         columns = np.asarray(documents).reshape(-1, 4).T
         self._token_ends, self._text_ends, self._name_ends = (_ends(column) for column in columns[:3])
-        self._first = _ends(-(-columns[0] // self.chunk_tokens))
+        self.first_chunks = _ends(-(-columns[0] // self.chunk_tokens))
         self.document_hashes: np.ndarray = columns[3]
 
     @classmethod
@@ -118,11 +118,11 @@ class ChunkTexts:
 
     @property
     def num_documents(self) -> int:
-        return len(self._first) - 1
+        return len(self.first_chunks) - 1
 
     @property
     def num_chunks(self) -> int:
-        return int(self._first[-1])
+        return int(self.first_chunks[-1])
 
     @property
     def num_tokens(self) -> int:
@@ -156,15 +156,15 @@ class ChunkTexts:
         return self._name(document)["split"]
 
     def first_chunk(self, document: int) -> int:
-        """The number of its first chunk; of `num_documents`, the number of all chunks."""
+        """The number of its first chunk; of `num_documents`, the number of all chunks (all: `first_chunks`)."""
         if not 0 <= document <= self.num_documents:
             raise ValueError(f"document={document}; documents go from 0 to {self.num_documents - 1}.")
-        return int(self._first[document])
+        return int(self.first_chunks[document])
 
     def documents(self, chunks: np.ndarray) -> np.ndarray:
         """The document of every chunk number, int64 of the same shape; -1 of -1."""
         chunks = self._checked(chunks)
-        return np.where(chunks < 0, -1, np.searchsorted(self._first, chunks, side="right") - 1)
+        return np.where(chunks < 0, -1, np.searchsorted(self.first_chunks, chunks, side="right") - 1)
 
     def chunk(self, chunk: int) -> np.ndarray:
         """Its tokens N, [m] int32; fewer at the end of a document."""
@@ -181,7 +181,7 @@ class ChunkTexts:
         """
         chunks = self._checked(chunks)
         documents = self.documents(chunks)
-        start = self._token_ends[documents] + (chunks - self._first[documents]) * self.chunk_tokens
+        start = self._token_ends[documents] + (chunks - self.first_chunks[documents]) * self.chunk_tokens
         end = np.where(chunks < 0, start, self._token_ends[documents + 1])
         places = start[..., None] + np.arange(parts * self.chunk_tokens)
         mask = places < end[..., None]
@@ -191,15 +191,15 @@ class ChunkTexts:
         """Its text; parts=2: with that of its continuation. A character that a border cuts goes to the next chunk."""
         document, at = self._place(chunk)
         start, end = self._span(self._text_ends, document)
-        last = min(at + parts, int(self._first[document + 1]) - int(self._first[document]))
+        last = min(at + parts, int(self.first_chunks[document + 1]) - int(self.first_chunks[document]))
         after = chunk - at + last
-        stop = start + int(self._starts[after]) if after < self._first[document + 1] else end
+        stop = start + int(self._starts[after]) if after < self.first_chunks[document + 1] else end
         return self._text[start + int(self._starts[chunk]) : stop].tobytes().decode("utf8")
 
     def chunk_bytes(self, chunk: int) -> int:
         """UTF-8 bytes of the chunk's text; those of a document's chunks add up to `document_bytes`."""
         document, _ = self._place(chunk)
-        last = chunk + 1 == self._first[document + 1]
+        last = chunk + 1 == self.first_chunks[document + 1]
         stop = self.document_bytes(document) if last else int(self._starts[chunk + 1])
         return stop - int(self._starts[chunk])
 
@@ -222,8 +222,8 @@ class ChunkTexts:
         """The document of a chunk, and which of its chunks it is."""
         if not 0 <= chunk < self.num_chunks:
             raise ValueError(f"chunk={chunk}; chunks of {self.path} go from 0 to {self.num_chunks - 1}.")
-        document = int(np.searchsorted(self._first, chunk, side="right")) - 1
-        return document, int(chunk - self._first[document])
+        document = int(np.searchsorted(self.first_chunks, chunk, side="right")) - 1
+        return document, int(chunk - self.first_chunks[document])
 
     def _checked(self, chunks: np.ndarray) -> np.ndarray:
         chunks = np.asarray(chunks, np.int64)

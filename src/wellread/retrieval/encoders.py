@@ -52,7 +52,7 @@ class SentenceEncoder:
     def _model(self) -> Any:
         from sentence_transformers import SentenceTransformer
 
-        return SentenceTransformer(self.name if self.name != DEFAULT_ENCODER else str(_packaged_folder()))
+        return SentenceTransformer(self.name if self.name != DEFAULT_ENCODER else str(packaged_folder()))
 
     def passages(self, passages: Sequence[Passage]) -> np.ndarray:
         return self._encode(
@@ -82,7 +82,7 @@ def encoder_from(encoder: str | Encoder) -> Encoder:
     return SentenceEncoder(encoder) if isinstance(encoder, str) else encoder
 
 
-def _packaged_folder() -> Path:
+def packaged_folder() -> Path:
     # The package's own import needs more than its weights do, so only its place is asked for.
     spec = importlib.util.find_spec(PACKAGE)
     assert spec is not None

@@ -1,0 +1,223 @@
+"""Keys of chunks: the mean of a frozen BERT's states over a chunk's tokens (Borgeaud et al. 2022, section 2.2).
+
+The text of a chunk is tokenised anew for the encoder, unless the chunks were cut with the encoder's own tokenizer;
+[CLS] and [SEP] are put around it and count in the mean. Fewer layers cost less: `layers` says after which one the
+states are taken.
+
+Folder of the keys of a ChunkTexts, inside its folder: keys/{keys.json, keys.bin, scales.bin with int8}.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import importlib.util
+import time
+from collections.abc import Callable, Sequence
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from tqdm import tqdm
+
+from wellread.config import require
+from wellread.retrieval.blocks import Blocks, different, locked, read_json, write_json
+from wellread.retrieval.chunks import ChunkTexts
+from wellread.retrieval.encoders import DEFAULT_ENCODER, INSTALL, PACKAGE, packaged_folder
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+__all__ = ["KEYS", "STORAGES", "ChunkEncoder", "Keys", "encoder_folder", "write_keys"]
+
+KEYS = "keys"
+MANIFEST = "keys.json"
+BLOCK = 2048  # chunks between two safe points: half a minute of a small encoder on one core
+BATCH = 32
+PRECISIONS = ("bf16", "fp32")
+COMMAND = "wellread chunks index"
+
+
+class ChunkEncoder:
+    """A frozen BERT-family encoder that turns chunks into keys, [dim] float32 each.
+
+    name: all-MiniLM-L6-v2 (from its pip package), or a model folder in hub layout. layers: states are taken after
+    this many; None for all. precision: "bf16" or "fp32" of the computation; keys differ in the third digit.
+    """
+
+    def __init__(self, name: str = DEFAULT_ENCODER, *, layers: int | None = None, precision: str = "bf16") -> None:
+        import torch
+
+        from wellread.nn.bert import BertEncoder
+        from wellread.nn.tokenizers import Tokenizer
+
+        require(precision in PRECISIONS, f"precision={precision!r} is unknown; use one of: {', '.join(PRECISIONS)}.")
+        folder = encoder_folder(name)
+        self.net = BertEncoder.from_hub(folder).eval().requires_grad_(False)
+        most = self.net.num_layers
+        require(layers is None or 1 <= layers <= most, f"layers={layers}; {name} has {most}: use 1 to {most}.")
+        self.name, self.precision = name, precision
+        self.layers = most if layers is None else layers
+        self.net.to({"bf16": torch.bfloat16, "fp32": torch.float32}[precision])
+        self.tokenizer = Tokenizer.load(folder)
+        require(self.tokenizer.cls is not None, f"{name} has no [CLS]; keys need a BERT-family encoder.")
+
+    @property
+    def dim(self) -> int:
+        return self.net.dim
+
+    @cached_property
+    def fingerprint(self) -> str:
+        """16 hex digits that change with the weights that count, the tokenizer, the layer and the precision."""
+        digest = hashlib.blake2b(f"{self.layers} {self.precision} {self.tokenizer.fingerprint}".encode(), digest_size=8)
+        parts = [*self.net.embedding_modules(), *self.net.layers[: self.layers]]
+        for weight in (weight for part in parts for weight in part.parameters()):
+            digest.update(weight.detach().float().cpu().numpy().tobytes())
+        return digest.hexdigest()
+
+    def encode(self, texts: Sequence[str]) -> np.ndarray:
+        """The keys of texts, [texts, dim] float32."""
+        return self.encode_tokens(self.tokenizer.encode_batch(texts))
+
+    def encode_tokens(self, rows: Sequence[Sequence[int]]) -> np.ndarray:
+        """The keys of texts given as the encoder's tokens without special ones. Rows of alike length go together."""
+        import torch
+
+        order = sorted(range(len(rows)), key=lambda row: -len(rows[row]))
+        keys = np.empty((len(rows), self.dim), np.float32)
+        with torch.inference_mode():
+            for start in range(0, len(order), BATCH):
+                batch = order[start : start + BATCH]
+                keys[batch] = self._mean([rows[row] for row in batch]).cpu().numpy()
+        return keys
+
+    def _mean(self, rows: Sequence[Sequence[int]]) -> Tensor:
+        import torch
+
+        around, most = self.tokenizer, self.net.config.max_positions - 2
+        rows = [[around.cls, *row[:most], around.sep] for row in rows]
+        width = max(map(len, rows))
+        device = self.net.embed_tokens.weight.device
+        tokens = torch.tensor([row + [around.pad] * (width - len(row)) for row in rows], device=device)
+        lengths = torch.tensor([len(row) for row in rows], device=device)
+        mask = torch.arange(width, device=device) < lengths[:, None]
+        states = self.net.run(self.net.embed(tokens), mask, stop=self.layers).float()
+        return states.masked_fill(~mask[..., None], 0).sum(1) / lengths[:, None]
+
+
+def encoder_folder(name: str = DEFAULT_ENCODER) -> Path:
+    """Where the weights of an encoder are. ValueError where there are none."""
+    if name != DEFAULT_ENCODER:
+        require(Path(name).is_dir(), f"encoder {name!r} is no folder; give one in hub layout, or {DEFAULT_ENCODER}.")
+        return Path(name)
+    require(importlib.util.find_spec(PACKAGE) is not None, f"encoder {name!r} needs the package {PACKAGE}; {INSTALL}")
+    return packaged_folder()
+
+
+def _as_float16(keys: np.ndarray) -> dict[str, np.ndarray]:
+    return {"keys": keys.astype(np.float16)}
+
+
+def _as_int8(keys: np.ndarray) -> dict[str, np.ndarray]:
+    scales = np.maximum(np.abs(keys).max(1), 1e-12) / 127
+    return {"keys": np.rint(keys / scales[:, None]).astype(np.int8), "scales": scales.astype(np.float32)}
+
+
+# How keys are stored -> float32 keys as the arrays of a block.
+STORAGES: dict[str, Callable[[np.ndarray], dict[str, np.ndarray]]] = {"float16": _as_float16, "int8": _as_int8}
+
+
+class Keys:
+    """Stored keys, [chunks, dim], memory-mapped; indexing gives float32."""
+
+    def __init__(self, path: Path, info: dict[str, Any]) -> None:
+        self.path, self.info = path, info
+        self.fingerprint: str = info["fingerprint"]
+        files = {name: (path / f"{name}.bin", item) for name, item in info["arrays"].items()}
+        mapped = {
+            name: np.memmap(file, item["type"], "r", shape=tuple(item["shape"])) for name, (file, item) in files.items()
+        }
+        self._keys, self._scales = mapped["keys"], mapped.get("scales")
+
+    @classmethod
+    def open(cls, folder: str | Path) -> Keys:
+        """The keys of the chunks in a folder. ValueError where there are none or they are damaged."""
+        path = Path(folder) / KEYS
+        info = read_json(path / MANIFEST, "keys", COMMAND)
+        try:
+            return cls(path, info)
+        except (OSError, ValueError, KeyError) as error:
+            raise ValueError(f"keys {path} are damaged ({error}); remove them and run `{COMMAND}` again.") from error
+
+    def __len__(self) -> int:
+        return len(self._keys)
+
+    @property
+    def dim(self) -> int:
+        return self._keys.shape[1]
+
+    def __getitem__(self, rows: Any) -> np.ndarray:
+        """The keys of chunk numbers or of a slice, float32."""
+        keys = self._keys[rows].astype(np.float32)
+        return keys if self._scales is None else keys * self._scales[rows][..., None]
+
+    def encoder(self) -> ChunkEncoder:
+        """The encoder they were made with. ValueError where it has changed since."""
+        made = ChunkEncoder(self.info["encoder"], layers=self.info["layers"], precision=self.info["precision"])
+        if made.fingerprint != self.info["encoder_fingerprint"]:
+            raise ValueError(
+                f"encoder {made.name!r} is not the one that {self.path} was made with ({made.fingerprint}, not "
+                f"{self.info['encoder_fingerprint']}); give its folder back, or make the keys again."
+            )
+        return made
+
+
+def write_keys(texts: ChunkTexts, encoder: ChunkEncoder, *, storage: str = "float16") -> Keys:
+    """Encode every chunk into the folder of its texts, in bounded memory; called again after a kill, it goes on.
+
+    Batches are the same however often it was stopped, so the keys are too. ValueError where there are keys of
+    another encoder, layer, precision or storage.
+    """
+    require(storage in STORAGES, f"storage={storage!r} is unknown; use one of: {', '.join(STORAGES)}.")
+    path = texts.path / KEYS
+    made_with = {
+        "texts": texts.fingerprint,
+        "encoder": encoder.name,
+        "layers": encoder.layers,
+        "precision": encoder.precision,
+        "encoder_fingerprint": encoder.fingerprint,
+        "storage": storage,
+    }
+    with locked(path):
+        if (path / MANIFEST).is_file():
+            info = read_json(path / MANIFEST, "keys", COMMAND)
+            there = {name: info.get(name) for name in made_with}
+            require(there == made_with, f"{path} holds keys of {different(there, made_with)}; {AGAIN}")
+            return Keys.open(texts.path)
+        names = tuple(STORAGES[storage](np.zeros((1, encoder.dim), np.float32)))
+        blocks = Blocks(path, made_with, names, suffix="bin", fixed=True)
+        seconds = _fill(blocks, texts, encoder, storage)
+        fingerprint = hashlib.blake2b(str(sorted(made_with.items())).encode(), digest_size=16).hexdigest()
+        info = {**made_with, "fingerprint": fingerprint, "seconds": round(seconds, 1), "arrays": blocks.described()}
+        write_json(path / MANIFEST, info)
+        blocks.record.unlink()
+    return Keys.open(texts.path)
+
+
+AGAIN = "give the same again, or remove that folder to make them anew."
+
+
+def _fill(blocks: Blocks, texts: ChunkTexts, encoder: ChunkEncoder, storage: str) -> float:
+    """Encode the chunks that have no key yet; returns the seconds it took."""
+    own = texts.tokenizer_fingerprint == encoder.tokenizer.fingerprint
+    start, before = time.perf_counter(), blocks.rows("keys")
+    with tqdm(desc="keys", unit=" chunks", total=texts.num_chunks, initial=before, disable=None) as bar:
+        for first in range(before, texts.num_chunks, BLOCK):
+            numbers = range(first, min(first + BLOCK, texts.num_chunks))
+            if own:
+                keys = encoder.encode_tokens([texts.chunk(number).tolist() for number in numbers])
+            else:
+                keys = encoder.encode([texts.chunk_text(number) for number in numbers])
+            blocks.append(str(first), **STORAGES[storage](keys))
+            bar.update(len(numbers))
+    return time.perf_counter() - start
