@@ -13,6 +13,8 @@ import click
 from wellread.cli.output import POSITIVE, emit, json_option, say
 
 if TYPE_CHECKING:
+    import numpy as np
+
     from wellread.corpus.store import Corpus
     from wellread.nn.tokenizers import Tokenizer
     from wellread.retrieval.chunks import ChunkTexts, Document
@@ -21,6 +23,8 @@ if TYPE_CHECKING:
 __all__ = ["command"]
 
 FOLDER = click.Path(path_type=Path)
+BOUNDS = (0.125, 0.25, 0.5, 0.75, 1.0)  # shares of overlap that are counted
+OVERLAPPED = 4096  # chunks compared with their neighbours at a time
 Options = Callable[[Callable], Callable]
 
 
@@ -62,6 +66,7 @@ _key_options = _options(
         help="Frozen BERT-family encoder of the keys: this one, or a model folder in hub layout.",
     ),
     click.option("--layers", type=POSITIVE, help="Take states after this layer; all by default. Fewer cost less."),
+    click.option("--unit/--plain", default=True, help="Keys of length 1 (default), or the plain means of the states."),
     click.option("--precision", default="bf16", show_default=True, metavar="bf16|fp32", help="Of encoding."),
     click.option("--storage", default="float16", show_default=True, metavar="float16|int8", help="Of the keys."),
 )
@@ -243,7 +248,7 @@ def build(
     from wellread.retrieval.neighbours import NeighbourOptions, build_neighbours
 
     start = time.perf_counter()
-    encoder = {name: options.pop(name) for name in ("encoder", "layers", "precision")}
+    encoder = {name: options.pop(name) for name in ("encoder", "layers", "unit", "precision")}
     passages = Corpus.open(corpus)
     found = build_neighbours(
         _opener(passages, options),
@@ -263,6 +268,54 @@ def build(
     result = {"out": str(out), "parts": rows, "seconds": seconds, "bytes": _bytes(out)}
     lines = [_told(f"{out / name}: {{chunks:,}} chunks", row) for name, row in rows.items()]
     emit(result, as_json, "\n".join([*lines, f"{seconds} s, {result['bytes'] / 2**20:.1f} MiB"]))
+
+
+@command.command()
+@click.argument("chunks", type=FOLDER)
+@click.option("--database", required=True, type=FOLDER, help="Chunks that the neighbours come from.")
+@click.option("--lists", type=FOLDER, help="Folder of the neighbour lists; CHUNKS/neighbours by default.")
+@click.option("-k", "--neighbours", "k", type=POSITIVE, help="Only the first k neighbours; all by default.")
+@click.option("--out", type=FOLDER, help="File (.npy) for the share of every chunk, [chunks] float32.")
+@json_option
+def overlap(chunks: Path, database: Path, lists: Path | None, k: int | None, out: Path | None, as_json: bool) -> None:
+    """How much of CHUNKS is in their neighbours: the longest run of tokens in common, as a share of the chunk.
+
+    \b
+    Example:
+      wellread chunks overlap chunks/valid --database chunks/database --out overlap.npy
+    """
+    import numpy as np
+
+    from wellread.retrieval.chunks import ChunkTexts
+    from wellread.retrieval.neighbours import Neighbours
+
+    texts, source = ChunkTexts.open(chunks), ChunkTexts.open(database)
+    found = Neighbours.open(lists or chunks / "neighbours")
+    found.check(texts=texts)
+    shares = _overlaps(texts, source, found, k or found.k)
+    if out is not None:
+        np.save(out, shares)
+    at_most = {f"{bound:g}": round(float((shares <= bound).mean()), 4) for bound in BOUNDS}
+    result = {"chunks": len(shares), "k": k or found.k, "mean": round(float(shares.mean()), 4), "at_most": at_most}
+    human = f"{len(shares):,} chunks, mean share {result['mean']:.1%}; " + ", ".join(
+        f"{share:.1%} of them at most {bound}" for bound, share in at_most.items()
+    )
+    emit(result, as_json, human)
+
+
+def _overlaps(texts: ChunkTexts, source: ChunkTexts, found: Neighbours, k: int) -> np.ndarray:
+    import numpy as np
+    from tqdm import tqdm
+
+    from wellread.evaluation.overlap import overlap_shares
+
+    parts = []
+    for first in tqdm(range(0, texts.num_chunks, OVERLAPPED), desc="overlap", disable=None):
+        numbers = np.arange(first, min(first + OVERLAPPED, texts.num_chunks))
+        tokens, mask = texts.values(numbers, parts=1)
+        values, real = source.values(found.of(numbers)[0][:, :k])
+        parts.append(overlap_shares(tokens, mask.sum(-1), values, real.sum(-1)))
+    return np.concatenate(parts)
 
 
 def _tokenizer(passages: Corpus, splits: tuple[str, ...], options: dict[str, Any]) -> Tokenizer:
@@ -296,7 +349,7 @@ def _made_of(passages: Corpus, options: dict[str, Any]) -> dict[str, Any]:
 def _encoder(options: dict[str, Any]) -> Any:
     from wellread.retrieval.chunk_keys import ChunkEncoder
 
-    return ChunkEncoder(options["encoder"], layers=options["layers"], precision=options["precision"])
+    return ChunkEncoder(options.pop("encoder"), **options)
 
 
 def _facts(texts: ChunkTexts) -> dict[str, Any]:

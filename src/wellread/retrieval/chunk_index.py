@@ -60,7 +60,7 @@ class ChunkIndex:
     def __init__(self, path: Path, info: dict[str, Any]) -> None:
         import faiss
 
-        self.path, self.info, self.lists = path, info, info["lists"]
+        self.path, self.info, self.lists = path, info, info["num_lists"]
         self.starts = [shard["start"] for shard in info["shards"]]
         files = [str(path / shard["file"]) for shard in info["shards"]]
         self.shards = [faiss.read_index(file, faiss.IO_FLAG_MMAP) for file in files]
@@ -135,7 +135,7 @@ def build_index(keys: Keys, folder: str | Path, options: IndexOptions | None = N
                             shard.add(np.ascontiguousarray(keys[first : min(first + ADD, stop)]))
                         _write(shard, file)
                     shards.append({"file": file.name, "start": start})
-            write_json(path / MANIFEST, {**made_with, "lists": lists, "chunks": len(keys), "shards": shards})
+            write_json(path / MANIFEST, {**made_with, "num_lists": lists, "chunks": len(keys), "shards": shards})
             begun.unlink()
     return ChunkIndex.open(folder)
 

@@ -2,7 +2,8 @@
 
 The text of a chunk is tokenised anew for the encoder, unless the chunks were cut with the encoder's own tokenizer;
 [CLS] and [SEP] are put around it and count in the mean. Fewer layers cost less: `layers` says after which one the
-states are taken.
+states are taken. Keys get length 1, unlike the paper's, where `unit`: sentence encoders are trained to be compared
+that way, and find better so (results/retro_neighbours.md).
 
 Folder of the keys of a ChunkTexts, inside its folder: keys/{keys.json, keys.bin, scales.bin with int8}.
 """
@@ -42,10 +43,13 @@ class ChunkEncoder:
     """A frozen BERT-family encoder that turns chunks into keys, [dim] float32 each.
 
     name: all-MiniLM-L6-v2 (from its pip package), or a model folder in hub layout. layers: states are taken after
-    this many; None for all. precision: "bf16" or "fp32" of the computation; keys differ in the third digit.
+    this many; None for all. unit: keys have length 1, so that squared distances are 2 - 2 cosine; False for plain
+    means. precision: "bf16" or "fp32" of the computation; keys differ in the third digit.
     """
 
-    def __init__(self, name: str = DEFAULT_ENCODER, *, layers: int | None = None, precision: str = "bf16") -> None:
+    def __init__(
+        self, name: str = DEFAULT_ENCODER, *, layers: int | None = None, unit: bool = True, precision: str = "bf16"
+    ) -> None:
         import torch
 
         from wellread.nn.bert import BertEncoder
@@ -56,7 +60,7 @@ class ChunkEncoder:
         self.net = BertEncoder.from_hub(folder).eval().requires_grad_(False)
         most = self.net.num_layers
         require(layers is None or 1 <= layers <= most, f"layers={layers}; {name} has {most}: use 1 to {most}.")
-        self.name, self.precision = name, precision
+        self.name, self.unit, self.precision = name, unit, precision
         self.layers = most if layers is None else layers
         self.net.to({"bf16": torch.bfloat16, "fp32": torch.float32}[precision])
         self.tokenizer = Tokenizer.load(folder)
@@ -68,8 +72,10 @@ class ChunkEncoder:
 
     @cached_property
     def fingerprint(self) -> str:
-        """16 hex digits that change with the weights that count, the tokenizer, the layer and the precision."""
-        digest = hashlib.blake2b(f"{self.layers} {self.precision} {self.tokenizer.fingerprint}".encode(), digest_size=8)
+        """16 hex digits that change with the weights that count, the tokenizer, layer, length and precision."""
+        digest = hashlib.blake2b(
+            f"{self.layers} {self.unit} {self.precision} {self.tokenizer.fingerprint}".encode(), digest_size=8
+        )
         parts = [*self.net.embedding_modules(), *self.net.layers[: self.layers]]
         for weight in (weight for part in parts for weight in part.parameters()):
             digest.update(weight.detach().float().cpu().numpy().tobytes())
@@ -102,7 +108,8 @@ class ChunkEncoder:
         lengths = torch.tensor([len(row) for row in rows], device=device)
         mask = torch.arange(width, device=device) < lengths[:, None]
         states = self.net.run(self.net.embed(tokens), mask, stop=self.layers).float()
-        return states.masked_fill(~mask[..., None], 0).sum(1) / lengths[:, None]
+        mean = states.masked_fill(~mask[..., None], 0).sum(1) / lengths[:, None]
+        return torch.nn.functional.normalize(mean, dim=-1) if self.unit else mean
 
 
 def encoder_folder(name: str = DEFAULT_ENCODER) -> Path:
@@ -163,7 +170,7 @@ class Keys:
 
     def encoder(self) -> ChunkEncoder:
         """The encoder they were made with. ValueError where it has changed since."""
-        made = ChunkEncoder(self.info["encoder"], layers=self.info["layers"], precision=self.info["precision"])
+        made = ChunkEncoder(self.info["encoder"], **{name: self.info[name] for name in ("layers", "unit", "precision")})
         if made.fingerprint != self.info["encoder_fingerprint"]:
             raise ValueError(
                 f"encoder {made.name!r} is not the one that {self.path} was made with ({made.fingerprint}, not "
@@ -184,6 +191,7 @@ def write_keys(texts: ChunkTexts, encoder: ChunkEncoder, *, storage: str = "floa
         "texts": texts.fingerprint,
         "encoder": encoder.name,
         "layers": encoder.layers,
+        "unit": encoder.unit,
         "precision": encoder.precision,
         "encoder_fingerprint": encoder.fingerprint,
         "storage": storage,

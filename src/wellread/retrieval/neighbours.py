@@ -156,7 +156,7 @@ def _check_keys(keys: Keys, texts: ChunkTexts, database: ChunkDatabase) -> None:
         keys.info["texts"] == texts.fingerprint,
         f"the keys in {keys.path} are of other chunks; remove that folder and run `wellread chunks index` again.",
     )
-    names = ("encoder", "layers", "precision", "encoder_fingerprint")
+    names = ("encoder", "layers", "unit", "precision", "encoder_fingerprint")
     there, given = ({name: item.info[name] for name in names} for item in (keys, database.keys))
     require(
         there == given,
