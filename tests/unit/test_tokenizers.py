@@ -274,12 +274,12 @@ def test_training_errors():
 def test_learnt_bytes_lose_nothing():
     """Blanks, line breaks, marks, every script, and the spellings of special tokens come back as they were."""
     texts = ["the cat sat on the mat", "a cat, a hat"] * 20
-    tokenizer = train_tokenizer(iter(texts), 280, kind="bytes")
-    assert tokenizer.vocab_size == 280
+    tokenizer = train_tokenizer(iter(texts), 270, kind="bytes")
+    assert tokenizer.vocab_size == 270
     for text in [*SAMPLES, "  two  blanks \n\n", "a </s> b <pad><unk>", "\u0000\ufeff 🜁"]:
         assert tokenizer.decode(tokenizer.encode(text)) == text
     assert len(tokenizer.encode("the cat")) < len("the cat")
-    again = train_tokenizer(texts, 280, kind="bytes")
+    again = train_tokenizer(texts, 270, kind="bytes")
     assert again._backend.to_str() == tokenizer._backend.to_str()
     with pytest.raises(ValueError, match=r"vocab_size=200 is too small; all bytes need 259"):
         train_tokenizer(texts, 200, kind="bytes")
