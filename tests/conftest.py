@@ -56,6 +56,36 @@ def tiny_reader(family: str, *, layers: int = 3, copy_head: bool | None = None, 
     return reader.eval()
 
 
+def tiny_decoder(family: str, *, layers: int = 3, seed: int = 0):
+    """A causal language model with random weights: tied, with shared heads of keys, or with biases."""
+    import torch
+
+    from wellread.nn.llama import LlamaDecoder
+    from wellread.nn.llama_hub import LlamaConfig
+
+    shapes = {
+        "t5": {"tied_head": True, "num_heads": 2},
+        "t5-gated": {"num_heads": 4, "num_key_heads": 2},
+        "bert": {"num_heads": 2, "attention_bias": True},
+    }
+    common = {"vocab_size": 60, "dim": 16, "inner_dim": 32, "num_layers": layers, "initializer_range": 0.3}
+    with torch.random.fork_rng():
+        torch.manual_seed(seed)
+        config = LlamaConfig(**common, **shapes[family], pad_token=0, start_token=2, end_token=1)
+        return LlamaDecoder(config).eval()
+
+
+def tiny_nets(kind: str, family: str, *, layers: int = 3, copy_head: bool | None = None, seed: int = 0):
+    """Tiny nets of a kind of nn.building.NETS."""
+    if kind == "decoder":
+        return tiny_decoder(family, layers=layers, seed=seed)
+    return tiny_reader(family, layers=layers, seed=seed, copy_head=copy_head)
+
+
+# What a system's tiny form needs: chunks short enough for tiny questions to finish one.
+TINY_OPTIONS = {"retro": {"chunk_tokens": 3}}
+
+
 def tiny_system(name: str, family: str = "t5", *, layers: int = 3, seed: int = 0, copy_head=None, **options):
     """A system of the table around a tiny reader; options of its Config by keyword."""
     import torch
@@ -64,10 +94,13 @@ def tiny_system(name: str, family: str = "t5", *, layers: int = 3, seed: int = 0
     from wellread.systems import SYSTEMS
 
     kind = SYSTEMS[name]
-    reader = tiny_reader(family, layers=layers, seed=seed, copy_head=copy_head)
-    system = kind(from_mapping(kind.Config, options), reader)
+    reader = tiny_nets(kind.built_on, family, layers=layers, seed=seed, copy_head=copy_head)
+    system = kind(from_mapping(kind.Config, TINY_OPTIONS.get(name, {}) | options), reader)
     with torch.random.fork_rng():
         torch.manual_seed(seed + 1)
+        for part in ("neighbours", "cross"):  # parts that start at zero
+            for weight in getattr(system, part).parameters() if hasattr(system, part) else ():
+                weight.data.add_(0.25 * torch.randn_like(weight))
         for part in ("scorer",):
             if hasattr(system, part):
                 torch.nn.init.normal_(getattr(system, part).weight)
@@ -120,4 +153,4 @@ def tiny():
     """The factories above, for tests that cannot import a conftest."""
     from types import SimpleNamespace
 
-    return SimpleNamespace(reader=tiny_reader, system=tiny_system, batch=tiny_batch, target=tiny_target)
+    return SimpleNamespace(nets=tiny_nets, reader=tiny_reader, system=tiny_system, batch=tiny_batch, target=tiny_target)

@@ -10,11 +10,10 @@ from torch import Tensor, nn
 
 from wellread.reading.batching import CandidateRow, batch_candidates
 from wellread.systems.realm import Realm, RealmConfig
-from wellread.systems.retro import Retro, RetroConfig
 from wellread.systems.reveal import Reveal, RevealConfig
 from wellread.types import CandidateBatch, Inputs
 
-VOCAB, DIM, CHUNK, LATENTS, PATCHES = 20, 8, 4, 3, 2
+VOCAB, DIM, LATENTS, PATCHES = 20, 8, 3, 2
 
 
 # -- tiny nets --------------------------------------------------------------------------------------------------
@@ -40,13 +39,6 @@ class Embed(nn.Module):
 class Pool(Embed):
     def forward(self, tokens: Tensor, mask: Tensor) -> Tensor:
         return mean(self.table(tokens), mask)
-
-
-class Causal(Embed):
-    """Each state is the mean of the tokens so far."""
-
-    def forward(self, tokens: Tensor, mask: Tensor) -> Tensor:
-        return self.table(tokens).cumsum(1) / torch.arange(1, tokens.shape[1] + 1)[:, None]
 
 
 class Mix(nn.Module):
@@ -82,21 +74,6 @@ class Head(Vector):
         return super().forward(states, mask).log_softmax(-1).gather(1, target)
 
 
-class Neighbours(Embed):
-    def forward(self, tokens: Tensor, mask: Tensor, chunk: Tensor) -> Tensor:
-        return super().forward(tokens, mask) * chunk.mean(1, keepdim=True)
-
-
-class Upper(nn.Module):
-    def __init__(self) -> None:
-        super().__init__()
-        self.out = nn.Linear(DIM, VOCAB)
-
-    def forward(self, states: Tensor, mask: Tensor, neighbours: Tensor, allowed: Tensor) -> Tensor:
-        seen = (allowed.to(states.dtype) @ neighbours) / allowed.sum(-1, keepdim=True).clamp_min(1)
-        return self.out(states + seen).log_softmax(-1)
-
-
 class See(nn.Module):
     """(tokens, mask, picture, picture_mask) -> states of patches and tokens, and their mask."""
 
@@ -127,19 +104,13 @@ def realm(null: tuple[int, ...] = (2, 1)) -> Realm:
     return Realm(RealmConfig(null), question_encoder=Pool(), key_encoder=Pool(), reader=Embed(), head=Head())
 
 
-def retro() -> Retro:
-    torch.manual_seed(0)
-    nets = {"key_encoder": Pool(), "lower": Causal(), "neighbours": Neighbours(), "upper": Upper()}
-    return Retro(RetroConfig(chunk_tokens=CHUNK), **nets)
-
-
 def reveal() -> Reveal:
     torch.manual_seed(0)
     heads = {"query_head": Vector(), "key_head": Vector(), "gate": Vector(2)}
     return Reveal(RevealConfig(0.5), encoder=See(), compress=Compress(), fusion=Mix(), decoder=Head(), **heads)
 
 
-SYSTEMS = {"REALM": realm, "RETRO": retro, "REVEAL": reveal}
+SYSTEMS = {"REALM": realm, "REVEAL": reveal}
 
 # -- tiny values ------------------------------------------------------------------------------------------------
 
@@ -181,6 +152,6 @@ def candidates(*, states=None, keys=None) -> CandidateBatch:
 @pytest.fixture(scope="session")
 def sig() -> SimpleNamespace:
     """The factories above, for tests that cannot import a conftest."""
-    names = ("VOCAB", "DIM", "CHUNK", "LATENTS", "PATCHES", "PASSAGES", "SYSTEMS", "Head", "Upper", "realm", "retro")
+    names = ("VOCAB", "DIM", "LATENTS", "PATCHES", "PASSAGES", "SYSTEMS", "Head", "realm")
     names += ("reveal", "questions", "target", "passages", "candidates")
     return SimpleNamespace(**{name: globals()[name] for name in names})

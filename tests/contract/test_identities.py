@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 import torch
 
@@ -75,8 +77,6 @@ def test_glimmer_keeping_all_is_lumen_with_a_shared_question_encoder(family, tin
 
 @pytest.mark.parametrize("keep", [1, 2])
 def test_glimmer_reads_what_lumen_would_read_of_the_passages_it_keeps(family, tiny, keep):
-    from dataclasses import replace
-
     options = {"live_share": 2 / 3, "question_encoder": "shared", "train_memory": True}
     lumen = tiny.system("lumen", family, **options)
     glimmer = tiny.system("glimmer", family, **options, keep=keep, rerank_share=0.5)
@@ -116,3 +116,21 @@ def test_switched_off_attention_changes_what_it_should(family, tiny):
     plain = likelihood(tiny.system("lumen", family), tiny)
     for off in ({"q2mem": False}, {"mem2q": False}):
         assert not torch.allclose(likelihood(tiny.system("lumen", family, **off), tiny), plain, **CLOSE)
+
+
+def test_retro_without_neighbours_is_the_plain_language_model(family, tiny):
+    system = tiny.system("retro", family)
+    inputs, candidates = tiny.batch()
+    target, mask = tiny.target(2)
+    nobody = replace(candidates, exists=torch.zeros_like(candidates.exists))
+    reader = system.reader
+    with torch.no_grad():
+        read = system.log_likelihood(inputs, candidates, target, mask)
+        scores = system.log_likelihood(inputs, nobody, target, mask)
+        for row in range(2):
+            question, wanted = inputs.tokens[row][inputs.mask[row]], target[row][mask[row]]
+            whole = torch.cat([torch.tensor([reader.start_token]), question, wanted])[None]
+            said = reader.logits(reader(whole, torch.ones_like(whole).bool()))[0].log_softmax(-1)
+            plain = said[len(question) : -1].gather(1, wanted[:, None]).sum()
+            torch.testing.assert_close(scores[row], plain, **CLOSE)
+    assert not torch.isclose(read, scores, **CLOSE).any()

@@ -1,4 +1,4 @@
-"""REALM, RETRO and REVEAL fit the contract: the same verbs, the same values, no switch."""
+"""REALM and REVEAL fit the contract: the same verbs, the same values, no switch."""
 
 from __future__ import annotations
 
@@ -20,7 +20,6 @@ from wellread.types import CandidateBatch, Inputs, Probe, TrainingBatch
 VERBS = ("remember", "seek", "read", "generate", "shares", "log_likelihood", "losses")
 PAPERS = {
     "REALM": "Retrieval-Augmented Language Model Pre-Training",
-    "RETRO": "retrieving from trillions of tokens",
     "REVEAL": "Multi-Source Multimodal Knowledge Memory",
 }
 # The same float32 terms summed in another order or in double precision: a few units in the last place.
@@ -65,7 +64,6 @@ def test_the_comparison_of_signatures_can_fail():
 
 UNBUILT = [
     *(("REALM", verb) for verb in ("generate",)),
-    *(("RETRO", verb) for verb in ("shares", "per passage", "beams")),
     *(("REVEAL", verb) for verb in ("generate", "shares", "losses", "per passage")),
 ]
 
@@ -76,7 +74,6 @@ def test_what_is_not_built_says_so_with_the_papers_name(sig, name, verb):
     written = Generated(sig.target()[0], torch.zeros(2), torch.tensor([2, 3]))
     calls = {
         "generate": lambda: system.generate(inputs, found, max_tokens=3),
-        "beams": lambda: system.generate(inputs, found, max_tokens=3, num_beams=2),
         "shares": lambda: system.shares(system.read(inputs, found), written, found),
         "losses": lambda: system.losses(TrainingBatch(inputs, found, *sig.target())),
         "per passage": lambda: system.log_likelihood(inputs, found, *sig.target(), per_passage=True),
@@ -101,7 +98,7 @@ def test_nets_are_given_by_name(sig):
 
 def test_probes_are_what_a_retriever_gets(sig, name):
     """One [probes, dim] per question, which a Probe takes as it is."""
-    counts = {"REALM": [1, 1], "REVEAL": [1, 1], "RETRO": [0, 1]}
+    counts = {"REALM": [1, 1], "REVEAL": [1, 1]}
     sought = sig.SYSTEMS[name]().seek(sig.questions())
     assert [len(each) for each in sought] == counts[name]
     for vectors in sought:
@@ -113,7 +110,6 @@ def test_what_is_remembered_is_what_the_collation_takes(sig, name):
     kept = system.remember(tokens, mask)
     shapes = {
         "REALM": (None, (5, sig.DIM)),
-        "RETRO": (None, (5, sig.DIM)),
         "REVEAL": ((5, sig.LATENTS, sig.DIM), (5, sig.DIM)),
     }
     assert tuple(None if part is None else tuple(part.shape) for part in (kept.states, kept.keys)) == shapes[name]
@@ -155,8 +151,7 @@ def test_readings_keep_their_promises(sig, name):
     assert found.exists.gather(1, named)[reading.passage >= 0].all()
     for row, column in [(0, 0), (0, 2), (1, 1)]:
         copied = reading.tokens[row][reading.copyable[row] & (reading.passage[row] == column)]
-        # RETRO's first question has not finished a chunk, so nobody is read for it; values have no tokens.
-        nothing = name == "REVEAL" or (name == "RETRO" and row == 0)
+        nothing = name == "REVEAL"  # values have no tokens
         assert copied.tolist() == ([] if nothing else sig.PASSAGES[row][column])
 
 

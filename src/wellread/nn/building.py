@@ -321,7 +321,13 @@ def _bert_configs(tokenizer: Tokenizer, dim: int, layers: int, heads: int, decod
     return [config.to_hub(), replace(config, num_layers=decoder_layers).to_hub()]
 
 
-NETS: Registry = Registry("kind of net", {ENCODER_DECODER: "wellread.nn.building:_ENCODER_DECODER"})
+NETS: Registry = Registry(
+    "kind of net",
+    {
+        ENCODER_DECODER: "wellread.nn.building:_ENCODER_DECODER",
+        "decoder": "wellread.nn.decoder_building:DECODER",
+    },
+)
 """What a system can be built around, by name (System.built_on)."""
 _ENCODER_DECODER = NetKind(ReaderConfig, build_reader, encoder_decoder_from)
 

@@ -7,6 +7,7 @@ those are follows from the vocabulary:
     BERT ([CLS], [SEP], [PAD])   [CLS]    [SEP]   [PAD]   [CLS]   [SEP]   [MASK]   none
     T5 (<pad>, </s>)             <pad>    </s>    <pad>   None    None    None     <extra_id_0>, <extra_id_1>, ...
     learnt bytes (<pad>, </s>)   <pad>    </s>    <pad>   None    None    None     none
+    GPT-2 (<|endoftext|>)        all four are <|endoftext|>; cls, sep, mask, sentinels: none
     ByT5 (bytes + 3)             0        1       0       None    None    None     258, 257, ...
 """
 
@@ -38,6 +39,7 @@ LARGEST_ALPHABET = 1000
 _FAMILIES: tuple[dict[str, str], ...] = (
     {"start": "[CLS]", "end": "[SEP]", "pad": "[PAD]", "unknown": "[UNK]"},
     {"start": "<pad>", "end": "</s>", "pad": "<pad>", "unknown": "<unk>"},
+    dict.fromkeys(("start", "end", "pad", "unknown"), "<|endoftext|>"),
 )
 
 # WordPiece forgets where spaces were: it gives "16, 801", "well - read", "citizen ' s", "( u. s. )". These

@@ -17,5 +17,6 @@ SYSTEMS = Registry(
         "lumen": "wellread.systems.lumen:Lumen",
         "glimmer": "wellread.systems.glimmer:Glimmer",
         "reatt": "wellread.systems.reatt:ReAtt",
+        "retro": "wellread.systems.retro:Retro",
     },
 )

@@ -1,122 +1,245 @@
-"""RETRO: a language model that looks at the neighbours of the chunk it has just finished. Signature only.
+"""RETRO: a language model that looks at the neighbours of the chunk it has just finished.
 
 Paper: Borgeaud et al., "Improving language models by retrieving from trillions of tokens" (2022), arXiv 2112.04426.
 
-    d(C, N) = |Bert(C) - Bert(N)|, Bert frozen                 -> Retro.seek, Retro.remember
+    d(C, N) = |Bert(C) - Bert(N)|, Bert frozen                 -> Retro.seek, and the database of chunks
     E_u = Enc(Ret(C_u), H_u)                                   -> Retro.read: states
-    CCA(H, E): a token attends to the E_u of the last finished chunk   -> Retro.text_log_probs
+    CCA(H, E): a token attends to the E_u of the last finished chunk   -> nn.chunked_attention, nn.chunked_decoder
     L = sum of log p(x_i | x_<i, Ret(C_u')_{u' < u})           -> Retro.log_likelihood, losses
+    RETRO-fitting: only Enc and CCA are trained                -> training.freeze = ["reader."]
 
 Letters: C_u -> chunk u of the text, m -> chunk_tokens, N and its continuation F -> passage (2 m tokens), k ->
-neighbours (candidates of one group), H -> states below the first cross-attention, E -> Reading.states.
-Stored: tokens and the frozen vector of N. Sought: one vector per finished chunk. Read: every neighbour, encoded
-under the chunk it belongs to and named by extras["chunk"]; candidates.group says which chunk that is.
+neighbours (candidates of one group), P -> cross_layers, P_enc -> encoder_cross, H -> states below the first
+cross-attention, E -> Reading.states. candidates.group says which chunk a neighbour belongs to; where nobody says, the
+last finished one of the question.
 
-A text is the question and what follows it. To score a target with neighbours of its own chunks, seek with the
-whole text: chunk u's neighbours are only seen from its last token on, so nothing is given away. E_u depends on
-H_u, so that target chunks cannot be part of `read`: `log_likelihood` reads the text it scores. Long questions
-for answers are padded so that they end with a chunk; that is the frame's work.
+A text is the question and what follows it. To score a target with neighbours of its own chunks, give those of the
+whole text: chunk u's neighbours are only seen from its last token on, so nothing is given away.
+
+Differences: the decoder is of the Llama family (rotary positions, SwiGLU) and begins every text with a start token; the
+logits of distance in the cross-attention are a table of T5's buckets; the encoder shares the decoder's word embeddings;
+the output of every cross-attention starts at zero. A chunk is sought by its tokens: the frozen Bert, which has a
+vocabulary of its own, belongs to the database.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, ClassVar
 
 import torch
-from torch.nn.functional import pad
+from torch import nn
+from torch.nn.functional import cross_entropy, pad
 
 from wellread.config import require
 from wellread.losses import nll
+from wellread.nn.chunked_attention import ChunkedCrossAttention
+from wellread.nn.chunked_decoder import ChunkedDecoder, Near, Running, TextStates
+from wellread.nn.neighbour_encoder import NeighbourEncoder
+from wellread.reading.chunks import by_chunk, follow, row_probes
 from wellread.reading.decoding import Generated, generate
 from wellread.reading.keeping import all_columns
-from wellread.systems.base import Paper, Remembered, Search
-from wellread.systems.signature_base import SignatureSystem
+from wellread.systems.base import Paper, Remembered, Search, System
 from wellread.types import CandidateBatch, Inputs, Reading, TrainingBatch
 
 if TYPE_CHECKING:
     from torch import Tensor
+
+    from wellread.nn.llama import LlamaDecoder
 
 __all__ = ["Retro", "RetroConfig"]
 
 
 @dataclass(frozen=True)
 class RetroConfig:
-    """chunk_tokens: tokens between two searches. end_token, pad_token: of the text that is written."""
+    """chunk_tokens: tokens between two searches. cross_layers: the layers of the decoder that read neighbours, counted
+    from 0; none given: every third one from the middle on. encoder_layers, encoder_dim, encoder_heads: of the encoder of
+    neighbours, 0 for the decoder's width and heads. encoder_cross: its layers that read the chunk. copy_reader: its
+    layers, and the queries, keys and values of the cross-attention, start as copies of the decoder's.
+    """
 
     chunk_tokens: int = 64
-    end_token: int = 1
-    pad_token: int = 0
+    cross_layers: tuple[int, ...] = ()
+    encoder_layers: int = 2
+    encoder_dim: int = 0
+    encoder_heads: int = 0
+    encoder_cross: tuple[int, ...] = (0,)
+    copy_reader: bool = False
 
     def __post_init__(self) -> None:
-        require(self.chunk_tokens >= 1, f"chunk_tokens={self.chunk_tokens}; it must be at least 1.")
+        for name in ("chunk_tokens", "encoder_layers"):
+            require(getattr(self, name) >= 1, f"{name}={getattr(self, name)}; it must be at least 1.")
+        inside = all(0 <= layer < self.encoder_layers for layer in self.encoder_cross)
+        require(
+            inside,
+            f"encoder_cross={list(self.encoder_cross)}, but the encoder has {self.encoder_layers} layers; count from 0.",
+        )
+        require(
+            not (self.copy_reader and (self.encoder_dim or self.encoder_heads)),
+            f"copy_reader with encoder_dim={self.encoder_dim} and encoder_heads={self.encoder_heads}; copies have the "
+            "decoder's sizes, leave both at 0.",
+        )
 
 
-class Retro(SignatureSystem):
+@dataclass
+class _Writing:
+    """Texts being written: what the nets keep, and which rows have ended, [rows] bool."""
+
+    running: Running
+    ended: Tensor
+
+    def reorder(self, index: Tensor) -> _Writing:
+        return _Writing(self.running.reorder(index), self.ended.index_select(0, index))
+
+
+class Retro(System):
     """Retrieves per chunk, also while it writes."""
 
     paper = Paper(
         "Improving language models by retrieving from trillions of tokens", "Borgeaud et al.", 2022, "2112.04426"
     )
     Config = RetroConfig
-    stores = frozenset({"tokens", "keys"})
-    nets: ClassVar = {
-        "key_encoder": "(tokens, mask) -> [rows, dim], frozen",
-        "lower": "(tokens, mask) -> states [batch, tokens, dim]",
-        "neighbours": "(tokens, mask, chunk states [rows, chunk_tokens, dim]) -> states [rows, tokens, dim]",
-        # A token that is allowed no neighbour passes the cross-attention by.
-        "upper": "(states, mask, neighbour states [batch, stored, dim], allowed [batch, tokens, stored] bool) -> "
-        "log p of every next token, [batch, tokens, vocab]",
-    }
-    memory_nets = ("key_encoder",)
+    built_on = "decoder"
+    stores = frozenset({"tokens"})
+    train_memory: ClassVar[bool] = True
+
+    def __init__(self, config: RetroConfig, reader: LlamaDecoder) -> None:
+        super().__init__()
+        self.reader, sizes = reader, reader.config
+        layers = config.cross_layers or tuple(range(sizes.num_layers // 2, sizes.num_layers, 3))
+        if not all(0 <= layer < sizes.num_layers for layer in layers):
+            raise ValueError(
+                f"cross_layers={list(layers)}, but the decoder has {sizes.num_layers} layers; count from 0."
+            )
+        self.config = replace(config, cross_layers=tuple(sorted(layers)))
+        dim, heads = config.encoder_dim or sizes.dim, config.encoder_heads or sizes.num_heads
+        same = dim == sizes.dim and heads == sizes.num_heads
+        inner = sizes.inner_dim if same else 8 * ((dim * sizes.inner_dim // sizes.dim) // 8)
+        shape = {"dim": dim, "inner_dim": inner, "num_heads": heads, "num_layers": config.encoder_layers}
+        shape |= {} if same else {"num_key_heads": heads, "head_dim": dim // heads}
+        self.neighbours = NeighbourEncoder(
+            replace(sizes, **shape), embedded_dim=sizes.dim, chunk_dim=sizes.dim, cross_layers=config.encoder_cross
+        )
+        of_heads = {"num_heads": sizes.num_heads, "key_heads": sizes.num_key_heads, "head_dim": sizes.head_dim}
+        self.cross = nn.ModuleDict(
+            {
+                str(layer): ChunkedCrossAttention(sizes.dim, dim, **of_heads, epsilon=sizes.norm_epsilon)
+                for layer in self.config.cross_layers
+            }
+        )
+        if config.copy_reader:
+            self._copy_reader()
+
+    def _copy_reader(self) -> None:
+        for mine, theirs in zip(self.neighbours.layers, self.reader.layers):
+            mine.load_state_dict(theirs.state_dict())
+        for layer, cross in self.cross.items():
+            theirs = self.reader.layers[int(layer)]
+            cross.norm.load_state_dict(theirs.attention_norm.state_dict())
+            for name in ("query", "key", "value"):
+                getattr(cross, name).weight.data.copy_(getattr(theirs.attention, name).weight)
+
+    @property
+    def decoder(self) -> ChunkedDecoder:
+        """The nets, wired."""
+        cross = {int(layer): net for layer, net in self.cross.items()}
+        return ChunkedDecoder(self.reader, cross, self.neighbours, self.config.chunk_tokens)
+
+    def memory_weights(self) -> Mapping[str, Tensor]:
+        """None: keys come from the database's frozen encoder."""
+        return {}
+
+    def parts(self) -> dict[str, list[str]]:
+        return {"reader": ["reader."], "embeddings": ["reader.embed_tokens."], "neighbours": ["neighbours.", "cross."]}
 
     def remember(
         self, tokens: Tensor, mask: Tensor, *, picture: Tensor | None = None, picture_mask: Tensor | None = None
     ) -> Remembered:
-        """The key of N, the first chunk_tokens of a passage; the rest of it is the continuation F."""
-        size = self.config.chunk_tokens
-        return Remembered(keys=self.key_encoder(tokens[:, :size], mask[:, :size]))
+        """Nothing but tokens; the database's own encoder makes the keys."""
+        return Remembered()
 
     def seek(self, inputs: Inputs) -> Sequence[Tensor] | None:
+        """The tokens of every finished chunk, [chunks, chunk_tokens] int64 per question."""
         size = self.config.chunk_tokens
         finished = (inputs.mask.sum(-1) // size).tolist()
-        chunks = [row[: count * size].reshape(count, size) for row, count in zip(inputs.tokens, finished, strict=True)]
-        flat = torch.cat(chunks)
-        return self.key_encoder(flat, torch.ones_like(flat, dtype=torch.bool)).split(finished)
+        return [row[: count * size].reshape(count, size) for row, count in zip(inputs.tokens, finished, strict=True)]
 
     def read(self, inputs: Inputs, candidates: CandidateBatch) -> Reading:
         """Neighbours of the question's finished chunks: states [batch, passages * tokens, dim].
 
-        extras: "chunk" [batch, passages * tokens], the chunk each state belongs to; "lower", the text's states.
+        extras: "chunk" [batch, passages * tokens], the chunk each state belongs to; "question", the inputs.
         """
-        size, lower = self.config.chunk_tokens, self.lower(inputs.tokens, inputs.mask)
-        finished = inputs.mask.sum(-1, keepdim=True) // size
-        group = _group(candidates)
-        mask = candidates.mask & (candidates.exists & (group < finished))[..., None]
-        chunks = pad(lower, (0, 0, 0, -lower.shape[1] % size)).unflatten(1, (-1, size))
-        rows = torch.arange(len(group), device=group.device)[:, None]
-        asked = chunks[rows, group.clamp_max(chunks.shape[1] - 1)].flatten(0, 1)
-        encoded = self.neighbours(candidates.tokens.flatten(0, 1), mask.flatten(0, 1), asked)
+        near, columns = self._near(inputs, candidates)
+        text = self.decoder.read(*self._begun(inputs), near)
         column = all_columns(candidates.exists)
+        if text.found is None:
+            empty = inputs.tokens.new_zeros(inputs.batch, 0)
+            states, mask, tokens, passage, chunk = text.states[:, :0], empty.bool(), empty, empty, empty
+        else:
+            mask, chunks = text.mask, text.found.shape[1]
+            near, columns = near.first(chunks), pad(columns, (0, 0, 0, chunks - columns.shape[1]), value=-1)
+            chunk = torch.arange(chunks, device=mask.device)[:, None, None].expand(mask.shape).flatten(1)
+            passage = columns[..., None].where(mask, -1).flatten(1)
+            states, tokens, mask = text.found.flatten(1, 3), near.tokens.flatten(1), mask.flatten(1)
         return Reading(
-            states=encoded.unflatten(0, group.shape).flatten(1, 2),
-            mask=mask.flatten(1, 2),
-            tokens=candidates.tokens.flatten(1, 2),
-            copyable=mask.flatten(1, 2),
-            passage=column[..., None].where(mask, -1).flatten(1, 2),
+            states=states,
+            mask=mask,
+            tokens=tokens,
+            copyable=mask,
+            passage=passage,
             scores=None,
             kept=column,
-            extras={"chunk": group[..., None].expand_as(mask).flatten(1, 2), "lower": lower},
+            extras={"chunk": chunk, "question": inputs},
         )
 
-    def text_log_probs(self, text: Inputs, candidates: CandidateBatch) -> Tensor:
-        """log p of every token after every token of the text, [batch, tokens, vocab] float32."""
-        reading = self.read(text, candidates)
-        position = torch.arange(text.tokens.shape[1], device=text.tokens.device)
-        last = (position + 1) // self.config.chunk_tokens - 1  # a chunk's last token already sees its neighbours
-        allowed = reading.mask[:, None] & (reading.extras["chunk"][:, None] == last[:, None])
-        return self.upper(reading.extras["lower"], text.mask, reading.states, allowed).float()
+    def _near(self, inputs: Inputs, candidates: CandidateBatch) -> tuple[Near, Tensor]:
+        """The candidates by chunk, and the column of each."""
+        return by_chunk(candidates, inputs.mask.sum(-1) // self.config.chunk_tokens)
+
+    def _begun(self, text: Inputs) -> tuple[Tensor, Tensor]:
+        """The text after its start token: tokens and mask."""
+        start = text.tokens.new_full((text.batch, 1), self.reader.start_token)
+        return torch.cat((start, text.tokens), dim=1), torch.cat((torch.ones_like(start).bool(), text.mask), dim=1)
+
+    def _written(
+        self, inputs: Inputs, candidates: CandidateBatch, target: Tensor, mask: Tensor, *, scored: bool = False
+    ) -> tuple[TextStates, Tensor]:
+        """The states of question and target, and which of them write the target: [batch, target tokens]."""
+        tokens, real = self._begun(follow(inputs, target, mask))
+        # The last token writes nothing that is asked for, and could be the last of a chunk.
+        text = self.decoder.read(tokens[:, :-1], real[:, :-1], self._near(inputs, candidates)[0], scored=scored)
+        places = inputs.mask.sum(-1, keepdim=True) + torch.arange(target.shape[1], device=target.device)
+        return text, places.clamp_max(text.states.shape[1] - 1)
+
+    def target_log_probs(
+        self, inputs: Inputs, candidates: CandidateBatch, target: Tensor, target_mask: Tensor
+    ) -> Tensor:
+        """log p of every target token after the question: [batch, target tokens] float32."""
+        text, places = self._written(inputs, candidates, target, target_mask)
+        rows = torch.arange(len(target), device=target.device)[:, None]
+        logits = self.reader.logits(text.states[rows, places]).float()
+        return -cross_entropy(logits.flatten(0, 1), target.flatten(), reduction="none").view_as(target)
+
+    def log_likelihood(
+        self,
+        inputs: Inputs,
+        candidates: CandidateBatch,
+        target: Tensor,
+        target_mask: Tensor,
+        *,
+        per_passage: bool = False,
+    ) -> Tensor:
+        if per_passage:
+            every = range(candidates.num_passages)
+            alone = [self.target_log_probs(inputs, _only(candidates, at), target, target_mask) for at in every]
+            return torch.stack([each.masked_fill(~target_mask, 0.0).sum(-1) for each in alone], dim=1)
+        log_probs = self.target_log_probs(inputs, candidates, target, target_mask)
+        return log_probs.masked_fill(~target_mask, 0.0).sum(-1)
+
+    def losses(self, batch: TrainingBatch) -> dict[str, Tensor]:
+        parts = (batch.inputs, batch.candidates, batch.target, batch.target_mask)
+        return {"nll": nll(self.target_log_probs(*parts), batch.target_mask)}
 
     def generate(
         self,
@@ -130,68 +253,73 @@ class Retro(SignatureSystem):
     ) -> Generated:
         """Continue the questions; at every border of a chunk `search` is asked for its neighbours.
 
-        Without `search`, chunks that are written have no neighbours. `reading` saves nothing here: there is no
-        cache yet, the whole text is read at every step.
+        Without `search`, chunks that are written have no neighbours. `reading` saves nothing here: the neighbours'
+        states are not all that is needed to go on.
         """
-        if num_beams > 1:
-            raise self.not_built("generate with beams")
-        size, pad_token, end_token = self.config.chunk_tokens, self.config.pad_token, self.config.end_token
+        decoder, end = self.decoder, self.reader.end_token
+        with torch.no_grad():
+            state, running = decoder.begin(*self._begun(inputs), self._near(inputs, candidates)[0])
+        rows = torch.arange(inputs.batch, device=inputs.tokens.device).repeat_interleave(num_beams)
 
-        def step(new: Tensor, state: tuple[Inputs, CandidateBatch] | None) -> tuple[Tensor, object]:
-            text, found = (inputs, candidates) if state is None else state
-            if state is not None:  # what comes first is the start token; the text starts with the question
-                text = follow(text, new, new != pad_token)
-                lengths, going = text.mask.sum(-1), ((new != pad_token) & (new != end_token))[:, 0]
-                asks = going & (lengths % size == 0)
-                if search is not None and bool(asks.any()):
-                    probes = [row[-1:] if ask else row[:0] for row, ask in zip(self.seek(text), asks, strict=True)]
-                    found = _beside(found, search(probes), lengths // size - 1)
-            every = self.text_log_probs(text, found)
-            return every[torch.arange(text.batch, device=new.device), text.mask.sum(-1) - 1], (text, found)
+        def step(new: Tensor, writing: _Writing | None) -> tuple[Tensor, _Writing]:
+            if writing is None:  # what comes first is a start token; the text starts with the question
+                ended = torch.zeros(len(rows), dtype=torch.bool, device=rows.device)
+                return self._log_probs(state[rows]), _Writing(running.reorder(rows), ended)
+            ended = writing.ended | (new[:, 0] == end)
+            states, finished = decoder.step(new, writing.running)
+            if bool(finished.any()):
+                self._look(writing.running, finished, finished & ~ended, search)
+            states = decoder.finish_step(states, writing.running)
+            return self._log_probs(states[:, 0]), _Writing(writing.running, ended)
 
         return generate(
             step,
-            start_token=pad_token,
-            end_token=end_token,
-            pad_token=pad_token,
+            start_token=self.reader.start_token,
+            end_token=end,
+            pad_token=self.reader.pad_token,
             batch=inputs.batch,
             max_tokens=max_tokens,
+            num_beams=num_beams,
             device=inputs.tokens.device,
         )
 
-    def target_log_probs(
-        self, inputs: Inputs, candidates: CandidateBatch, target: Tensor, target_mask: Tensor
-    ) -> Tensor:
-        """log p of every target token after the question: [batch, target tokens] float32."""
-        log_probs = self.text_log_probs(follow(inputs, target, target_mask), candidates)
-        order = torch.arange(target.shape[1], device=target.device)
-        before = (inputs.mask.sum(-1, keepdim=True) - 1 + order).clamp_max(log_probs.shape[1] - 1)
-        rows = torch.arange(len(target), device=target.device)[:, None]
-        return log_probs[rows, before, target]
+    def _look(self, running: Running, finished: Tensor, asks: Tensor, search: Search | None) -> None:
+        """Search for the chunks that were just finished; rows that do not ask find nothing."""
+        at, near = finished.nonzero()[:, 0], None
+        if search is not None and bool(asks.any()):
+            found = search(row_probes(running.chunk, asks))
+            # A row has one probe, whichever number the search gave it.
+            near = by_chunk(replace(found, group=None), asks.long())[0].first(1).rows(at)
+        self.decoder.show(running, at, near)
 
-    def losses(self, batch: TrainingBatch) -> dict[str, Tensor]:
-        parts = (batch.inputs, batch.candidates, batch.target, batch.target_mask)
-        return {"nll": nll(self.target_log_probs(*parts), batch.target_mask)}
+    def _log_probs(self, states: Tensor) -> Tensor:
+        return self.reader.logits(states).float().log_softmax(-1)
+
+    def shares(self, reading: Reading, written: Generated, candidates: CandidateBatch) -> Tensor:
+        """Attention of the written tokens' states, less that of states that saw nobody."""
+        question: Inputs = reading.extras["question"]
+        order = torch.arange(written.tokens.shape[1], device=written.tokens.device)
+        mask = order < written.lengths[:, None]
+        text, places = self._written(question, candidates, written.tokens, mask, scored=True)
+        shares = torch.zeros_like(candidates.scores, dtype=torch.float32)
+        if text.weights is None:
+            return shares
+        chunks, neighbours, tokens = text.mask.shape[1:]
+        columns = self._near(question, candidates)[1]
+        columns = pad(columns, (0, 0, 0, chunks - columns.shape[1]), value=-1)
+        rows = torch.arange(len(places), device=places.device)[:, None]
+        mass = text.weights[rows, places].unflatten(-1, (neighbours, tokens)).sum(-1) * mask[..., None]
+        chunk = (places // self.config.chunk_tokens - 1).clamp_min(0)
+        whose = columns[rows, chunk]
+        shares = shares.scatter_add(1, whose.clamp_min(0).flatten(1), mass.masked_fill(whose < 0, 0.0).flatten(1))
+        return shares / shares.sum(1, keepdim=True).clamp_min(torch.finfo(torch.float32).tiny)
 
 
-def follow(text: Inputs, tokens: Tensor, mask: Tensor) -> Inputs:
-    """The text with tokens [batch, more] written after its last real one, padding on the right."""
-    tokens, mask = torch.cat([text.tokens, tokens], dim=1), torch.cat([text.mask, mask], dim=1)
-    order = torch.argsort((~mask).to(torch.uint8), dim=-1, stable=True)[:, : int(mask.sum(-1).max())]
-    return Inputs(tokens.gather(1, order), mask.gather(1, order))
+def _only(candidates: CandidateBatch, column: int) -> CandidateBatch:
+    """One candidate of every question."""
+    names = ("tokens", "mask", "exists", "scores", *(["group"] if candidates.group is not None else []))
+    return replace(
+        candidates, states=None, keys=None, **{name: getattr(candidates, name)[:, [column]] for name in names}
+    )
 
 
-def _beside(candidates: CandidateBatch, found: CandidateBatch, chunk: Tensor) -> CandidateBatch:
-    """The candidates and, in further columns, those found for `chunk` [batch]: tokens, and whose they are."""
-    width = max(candidates.tokens.shape[2], found.tokens.shape[2])
-    both = {name: [getattr(part, name) for part in (candidates, found)] for name in ("exists", "scores")}
-    for name in ("tokens", "mask"):
-        parts = [getattr(part, name) for part in (candidates, found)]
-        both[name] = [pad(part, (0, width - part.shape[2])) for part in parts]
-    both["group"] = [_group(candidates), chunk[:, None].expand_as(found.exists)]
-    return CandidateBatch(**{name: torch.cat(parts, dim=1) for name, parts in both.items()})
-
-
-def _group(candidates: CandidateBatch) -> Tensor:
-    """The chunk of every candidate; the first one where nobody says."""
-    return torch.zeros_like(candidates.exists, dtype=torch.long) if candidates.group is None else candidates.group

@@ -1,0 +1,224 @@
+"""A causal language model with chunked cross-attention in some of its layers: whole texts, and token by token.
+
+Algorithm 1 of Borgeaud et al. 2022 (arXiv 2112.04426). A text is the start token and the tokens after it; state i writes
+token i. The neighbours of chunk u are encoded under the chunk's states at the first layer that reads neighbours, after
+its self-attention, and are read by the states that write chunk u + 1. Chunks without neighbours change nothing.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from wellread.nn.attention import score_mask
+from wellread.nn.chunked_attention import ChunkedCrossAttention
+from wellread.nn.llama import LlamaCache, LlamaDecoder
+from wellread.nn.neighbour_encoder import NeighbourEncoder
+from wellread.nn.t5_layers import compute_dtype
+
+__all__ = ["ChunkedDecoder", "Near", "Running", "TextStates"]
+
+
+@dataclass(frozen=True, slots=True)
+class Near:
+    """Neighbours by chunk. tokens: [batch, chunks, neighbours, tokens] int64; mask: the same, bool."""
+
+    tokens: Tensor
+    mask: Tensor
+
+    def first(self, chunks: int) -> Near:
+        """Those of exactly so many chunks; chunks beyond these have none."""
+        tokens, mask = self.tokens[:, :chunks], self.mask[:, :chunks]
+        shape = (len(tokens), chunks - tokens.shape[1], *tokens.shape[2:])
+        return Near(
+            torch.cat((tokens, tokens.new_zeros(shape)), dim=1), torch.cat((mask, mask.new_zeros(shape)), dim=1)
+        )
+
+    def rows(self, index: Tensor) -> Near:
+        return Near(self.tokens[index], self.mask[index])
+
+
+@dataclass(frozen=True, slots=True)
+class TextStates:
+    """states: [batch, tokens, dim], finished. lower: the same at the first layer that reads neighbours. found:
+    [batch, chunks, neighbours, tokens, dim] with mask, the encoded neighbours; None where no chunk has any. weights: on
+    request [batch, tokens, neighbours * tokens], how much every state read of each, mean over heads and layers."""
+
+    states: Tensor
+    lower: Tensor
+    found: Tensor | None = None
+    mask: Tensor | None = None
+    weights: Tensor | None = None
+
+
+@dataclass(slots=True)
+class Running:
+    """A text that grows. length: [rows], tokens so far, the start token counted. recent, chunk: [rows, chunk_tokens,
+    dim] and [rows, chunk_tokens], lower states and tokens of the chunk being written. keys, values: by layer, of what the
+    present block reads; mask, places: [rows, stored], which of it is real, and its place in its neighbour."""
+
+    cache: LlamaCache
+    length: Tensor
+    recent: Tensor
+    chunk: Tensor
+    keys: dict[int, Tensor]
+    values: dict[int, Tensor]
+    mask: Tensor
+    places: Tensor
+
+    def reorder(self, index: Tensor) -> Running:
+        """Continue from the rows in `index`; gives the state itself."""
+        self.cache.reorder(index)
+        for name in ("length", "recent", "chunk", "mask", "places"):
+            setattr(self, name, getattr(self, name).index_select(0, index))
+        for held in (self.keys, self.values):
+            for layer in held:
+                held[layer] = held[layer].index_select(0, index)
+        return self
+
+
+@dataclass(frozen=True)
+class ChunkedDecoder:
+    """The nets of a system, wired. cross: layer -> its chunked cross-attention."""
+
+    reader: LlamaDecoder
+    cross: Mapping[int, ChunkedCrossAttention]
+    encoder: NeighbourEncoder
+    chunk_tokens: int
+
+    @property
+    def first(self) -> int:
+        """The first layer that reads neighbours."""
+        return min(self.cross)
+
+    def encode(self, near: Near, chunks: Tensor) -> Tensor:
+        """Neighbours of rows of chunks -> [batch, chunks, neighbours, tokens, dim]. chunks: [batch, chunks, m, dim]."""
+        embedded = self.reader.embed(near.tokens.flatten(0, 1))
+        encoded = self.encoder(embedded, near.mask.flatten(0, 1), chunks.flatten(0, 1))
+        return encoded.unflatten(0, near.tokens.shape[:2])
+
+    def read(
+        self, tokens: Tensor, mask: Tensor, near: Near, *, cache: LlamaCache | None = None, scored: bool = False
+    ) -> TextStates:
+        """Texts [batch, tokens] that begin with the start token, padded on the right. cache: an empty one, filled."""
+        reader, size = self.reader, self.chunk_tokens
+        chunks = (tokens.shape[1] - 1) // size
+        near = near.first(chunks)
+        finished = torch.arange(chunks, device=mask.device) < (mask.sum(-1, keepdim=True) - 1) // size
+        near = Near(near.tokens, near.mask & finished[..., None, None])
+        states = reader.embed(tokens)
+        joined = reader.joined(states, mask)
+        by = reader.rotation(torch.arange(tokens.shape[1], device=tokens.device)[None])
+        if cache is not None:
+            cache.mask = mask
+        states = reader.run(states, joined, by, stop=self.first, cache=cache)
+        lower, found, weights = states, None, []
+        reads = near.mask.numel() > 0 and bool(near.mask.any())
+        places = torch.arange(near.tokens.shape[3], device=tokens.device).repeat(near.tokens.shape[2])
+        for index in range(self.first, reader.num_layers):
+            layer, held = reader.layers[index], None if cache is None else cache.layers[index]
+            states = layer.read_own(states, joined, by, held)
+            if index == self.first:
+                lower = states
+                if reads:
+                    found = self.encode(near, lower[:, 1 : 1 + chunks * size].unflatten(1, (chunks, size)))
+            if index in self.cross and reads:
+                beside = (found.flatten(2, 3), near.mask.flatten(2, 3), places)
+                read = self.cross[index].over_chunks(states, *beside, chunk_tokens=size, scored=scored)
+                weights += [read[1]] if scored else []
+                states = states + (read[0] if scored else read)
+            states = layer.think(states)
+        mean = torch.stack(weights).mean(0) if weights else None
+        return TextStates(reader.finish(states), lower, found, None if found is None else near.mask, mean)
+
+    def begin(self, tokens: Tensor, mask: Tensor, near: Near) -> tuple[Tensor, Running]:
+        """Read texts and be ready to go on: the state that writes the next token [batch, dim], and what is kept."""
+        cache, size = self.reader.new_cache(len(tokens)), self.chunk_tokens
+        text = self.read(tokens, mask, near, cache=cache)
+        rows, length = torch.arange(len(tokens), device=tokens.device), mask.sum(-1)
+        begun = (length - 1) // size * size  # tokens in finished chunks
+        place = (begun[:, None] + 1 + torch.arange(size, device=tokens.device)).clamp_max(tokens.shape[1] - 1)
+        running = Running(
+            cache=cache,
+            length=length,
+            recent=text.lower[rows[:, None], place],
+            chunk=tokens[rows[:, None], place],
+            keys={},
+            values={},
+            mask=torch.zeros(len(tokens), 0, dtype=torch.bool, device=tokens.device),
+            places=torch.zeros(len(tokens), 0, dtype=torch.int64, device=tokens.device),
+        )
+        chunks = 0 if text.found is None else text.found.shape[1]
+        last = ((length - 1) // size - 1).clamp(0, max(chunks - 1, 0))
+        if text.found is None:
+            self._show(running, rows, *self._nothing(running.recent))
+        else:
+            # Of a text without a finished chunk the mask is False all over.
+            self._show(running, rows, text.found[rows, last], text.mask[rows, last])
+        return text.states[rows, length - 1], running
+
+    def step(self, new: Tensor, running: Running) -> tuple[Tensor, Tensor]:
+        """The lower half of a step: tokens [rows, 1] go in; (states at the first layer that reads neighbours, rows
+        whose chunk they finish [rows] bool). `show` what is found for these, then `finish_step`."""
+        reader, size, at = self.reader, self.chunk_tokens, running.length
+        running.cache.mask = torch.cat((running.cache.mask, torch.ones_like(new, dtype=torch.bool)), dim=1)
+        by, joined = self._joined(running)
+        states = reader.run(reader.embed(new), joined, by, stop=self.first, cache=running.cache)
+        states = reader.layers[self.first].read_own(states, joined, by, running.cache.layers[self.first])
+        rows, place = torch.arange(len(new), device=new.device), (at - 1) % size
+        running.recent = running.recent.index_put((rows, place), states[:, 0])
+        running.chunk = running.chunk.index_put((rows, place), new[:, 0])
+        return states, at % size == 0
+
+    def show(self, running: Running, rows: Tensor, near: Near | None) -> None:
+        """What the rows [n] int64 read from now on: neighbours of the chunk just finished, [n, 1, ...]; None: nothing."""
+        if near is None:
+            self._show(running, rows, *self._nothing(running.recent[rows]))
+        else:
+            self._show(running, rows, self.encode(near, running.recent[rows][:, None])[:, 0], near.mask[:, 0])
+
+    def finish_step(self, states: Tensor, running: Running) -> Tensor:
+        """The upper half: states that write the next token, [rows, 1, dim]."""
+        reader, size, at = self.reader, self.chunk_tokens, running.length
+        by, joined = self._joined(running)
+        for index in range(self.first, reader.num_layers):
+            layer = reader.layers[index]
+            if index > self.first:
+                states = layer.read_own(states, joined, by, running.cache.layers[index])
+            if index in self.cross and running.mask.shape[1]:
+                cross = self.cross[index]
+                distance = cross.distances((at % size)[:, None], running.places, size)
+                states = states + cross(states, running.keys[index], running.values[index], running.mask, distance)
+            states = layer.think(states)
+        running.length = at + 1
+        return reader.finish(states)
+
+    def _joined(self, running: Running) -> tuple:
+        dtype = compute_dtype(self.reader.embed_tokens.weight)
+        return self.reader.rotation(running.length[:, None]), score_mask(running.cache.mask, None, dtype=dtype)
+
+    def _nothing(self, states: Tensor) -> tuple[Tensor, Tensor]:
+        """Encoded neighbours [n, 0, 0, dim] of nobody, and their mask."""
+        return states.new_zeros(len(states), 0, 0, self.encoder.dim), states.new_zeros(len(states), 0, 0).bool()
+
+    def _show(self, running: Running, rows: Tensor, found: Tensor, mask: Tensor) -> None:
+        """Put encoded neighbours [n, neighbours, tokens, dim] with mask in the place of what the rows read before."""
+        places = torch.arange(found.shape[2], device=found.device).repeat(found.shape[1]).expand(len(rows), -1)
+        found, mask = found.flatten(1, 2), mask.flatten(1, 2)
+        width = max(found.shape[1], running.mask.shape[1])
+        running.mask = _put(running.mask[..., None], rows, mask[..., None], width)[..., 0]
+        running.places = _put(running.places[..., None], rows, places[..., None], width)[..., 0]
+        for index, cross in self.cross.items():
+            for held, new in zip((running.keys, running.values), cross.keys_values(found), strict=True):
+                before = held.get(index, new.new_zeros(len(running.length), new.shape[1], 0, new.shape[3]))
+                held[index] = _put(before, rows, new, width)
+
+
+def _put(held: Tensor, rows: Tensor, new: Tensor, width: int) -> Tensor:
+    """The rows replaced, after both were padded with zeros to `width` on the axis before the last."""
+    held, new = (functional.pad(part, (0, 0, 0, width - part.shape[-2])) for part in (held, new))
+    return held.index_copy(0, rows, new.to(held.dtype))
