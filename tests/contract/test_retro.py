@@ -186,9 +186,9 @@ def all_nearest(system, whole: Inputs) -> CandidateBatch:
 
 def never_ends(system) -> None:
     """Make the end token as unlikely as can be."""
-    system.reader.logits = lambda states, plain=type(system.reader).logits: plain(
-        system.reader, states
-    ).index_fill(-1, torch.tensor(1), -1e4)
+    plain = type(system.reader).logits
+    end = torch.tensor(1)
+    system.reader.logits = lambda states: plain(system.reader, states).index_fill(-1, end, -1e4)
 
 
 @pytest.mark.parametrize("beams", [1, 3])

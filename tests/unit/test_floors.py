@@ -17,7 +17,7 @@ FLOORS = [
     STEPS,
     ("systems",),
     ("model",),
-    ("token_encoder",),
+    ("token_encoder", "texts"),
     ("pipeline", "training"),
     ("claims",),
     ("serving",),

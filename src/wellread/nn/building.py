@@ -170,11 +170,12 @@ def build_from_scratch(
     family: str = "t5",
     copy_head: bool = True,
     seed: int = 0,
+    tokenizer: str | Path | None = None,
 ) -> tuple[EncoderDecoder, Tokenizer]:
     """A small reader with random weights and a tokenizer learnt from the texts.
 
-    family: "t5" (unigram vocabulary) or "bert" (wordpiece vocabulary, lower-cased). The same texts and seed
-    give the same reader.
+    family: "t5" (unigram vocabulary) or "bert" (wordpiece vocabulary, lower-cased). tokenizer: folder of one to take
+    instead. The same texts and seed give the same reader.
     """
     if family not in _FAMILIES:
         raise ValueError(f"family={family!r} is unknown; use one of: {', '.join(_FAMILIES)}.")
@@ -183,7 +184,7 @@ def build_from_scratch(
     if dim % heads != 0:
         raise ValueError(f"dim={dim} with heads={heads}; dim must be a multiple of heads.")
     kind, configs = _FAMILIES[family]
-    tokenizer = train_tokenizer(texts, vocab_size, kind=kind)
+    tokenizer = train_tokenizer(texts, vocab_size, kind=kind) if tokenizer is None else Tokenizer.load(tokenizer)
     encoder, decoder = configs(tokenizer, dim, layers, heads, decoder_layers)
     with _seeded(seed):
         reader = build_reader(ReaderConfig(encoder, decoder, copy_head=copy_head, copy_dim=dim * copy_head))

@@ -1,7 +1,7 @@
 """A causal language model with chunked cross-attention in some of its layers: whole texts, and token by token.
 
-Algorithm 1 of Borgeaud et al. 2022 (arXiv 2112.04426). A text is the start token and the tokens after it; state i writes
-token i. The neighbours of chunk u are encoded under the chunk's states at the first layer that reads neighbours, after
+Algorithm 1 of Borgeaud et al. 2022 (arXiv 2112.04426). A text is the start token and the tokens after it; state i
+writes token i. The neighbours of chunk u are encoded under the chunk's states at the first layer that reads neighbours, after
 its self-attention, and are read by the states that write chunk u + 1. Chunks without neighbours change nothing.
 """
 
@@ -58,8 +58,8 @@ class TextStates:
 @dataclass(slots=True)
 class Running:
     """A text that grows. length: [rows], tokens so far, the start token counted. recent, chunk: [rows, chunk_tokens,
-    dim] and [rows, chunk_tokens], lower states and tokens of the chunk being written. keys, values: by layer, of what the
-    present block reads; mask, places: [rows, stored], which of it is real, and its place in its neighbour."""
+    dim] and [rows, chunk_tokens], lower states and tokens of the chunk being written. keys, values: by layer, of what
+    the present block reads; mask, places: [rows, stored], which of it is real, and its place in its neighbour."""
 
     cache: LlamaCache
     length: Tensor
@@ -175,7 +175,7 @@ class ChunkedDecoder:
         return states, at % size == 0
 
     def show(self, running: Running, rows: Tensor, near: Near | None) -> None:
-        """What the rows [n] int64 read from now on: neighbours of the chunk just finished, [n, 1, ...]; None: nothing."""
+        """What the rows [n] int64 read from now on: neighbours of the chunk just finished, [n, 1, ...]; None for none."""
         if near is None:
             self._show(running, rows, *self._nothing(running.recent[rows]))
         else:

@@ -60,7 +60,9 @@ def decoder_from(
         with tempfile.TemporaryDirectory() as folder:
             return decoder_from(gguf_to_hub(path, folder), dropout=dropout)
     if not path.is_dir():
-        raise ValueError(f"source={str(source)!r} is no folder; give a hub folder, a .gguf file, 'default' or 'scratch'.")
+        raise ValueError(
+            f"source={str(source)!r} is no folder; give a hub folder, a .gguf file, 'default' or 'scratch'."
+        )
     words, decoder = Tokenizer.load(path), LlamaDecoder.from_hub(path)
     if words.vocab_size > decoder.vocab_size:
         raise ValueError(
@@ -84,7 +86,9 @@ def decoder_from_scratch(
     """A small decoder with random weights. tokenizer: a folder that holds one; else one over bytes is learnt from the
     texts. The output head is the word embedding, and half of the heads have keys of their own where they are even."""
     if texts is None and tokenizer is None:
-        raise ValueError("a decoder from scratch needs a vocabulary; give a tokenizer's folder, or texts to learn from.")
+        raise ValueError(
+            "a decoder from scratch needs a vocabulary; give a tokenizer's folder, or texts to learn from."
+        )
     if dim < 1 or heads < 1 or dim % (2 * heads):
         raise ValueError(f"dim={dim} with heads={heads}; dim must be a multiple of twice the heads.")
     words = Tokenizer.load(tokenizer) if tokenizer is not None else train_tokenizer(texts, vocab_size, kind="bytes")

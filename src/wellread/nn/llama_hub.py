@@ -1,4 +1,4 @@
-"""What the hub says about a decoder of the Llama family: its config.json and the names of its weights, there and here."""
+"""What the hub says about a decoder of the Llama family: its config.json and the names of its weights."""
 
 from __future__ import annotations
 

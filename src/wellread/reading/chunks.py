@@ -1,8 +1,9 @@
-"""Texts that are read chunk by chunk: neighbours by the chunk they were found for, texts that grow, probes of chunks."""
+"""Texts read chunk by chunk: neighbours by the chunk they were found for, texts that grow, probes of chunks."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import torch
@@ -13,7 +14,7 @@ from wellread.types import CandidateBatch, Inputs
 if TYPE_CHECKING:
     from torch import Tensor
 
-__all__ = ["by_chunk", "follow", "row_probes"]
+__all__ = ["by_chunk", "follow", "one_candidate", "row_probes"]
 
 
 def by_chunk(candidates: CandidateBatch, finished: Tensor) -> tuple[Near, Tensor]:
@@ -52,3 +53,10 @@ def follow(text: Inputs, tokens: Tensor, mask: Tensor) -> Inputs:
 def row_probes(chunk: Tensor, asks: Tensor) -> Sequence[Tensor]:
     """Of every row the tokens of a chunk [rows, chunk_tokens] as its one probe, or no probe where it does not ask."""
     return [row[None] if ask else row[None][:0] for row, ask in zip(chunk, asks.tolist(), strict=True)]
+
+
+def one_candidate(candidates: CandidateBatch, column: int) -> CandidateBatch:
+    """That one candidate of every question, its tokens alone."""
+    names = ["tokens", "mask", "exists", "scores", *(["group"] if candidates.group is not None else [])]
+    kept = {name: getattr(candidates, name)[:, [column]] for name in names}
+    return replace(candidates, states=None, keys=None, source=None, ids=(), **kept)

@@ -78,6 +78,8 @@ class System(nn.Module, ABC):
     """Whether the order of the candidates is allowed to change the answer."""
     built_on: ClassVar[str] = "encoder_decoder"
     """The kind of nets (nn.building.NETS) that the constructor gets after the config, kept as `reader`."""
+    continues: ClassVar[bool] = False
+    """Whether it is a language model: questions are texts to continue, and it is trained on texts too."""
     retriever: ClassVar[str | None] = None
     """The search, by its name in the table of retrievers, that goes by this system's own probes and keys."""
 
@@ -170,6 +172,13 @@ class System(nn.Module, ABC):
         per_passage: bool = False,
     ) -> Tensor:
         """log p(target): [batch], or [batch, passages] with each passage read alone."""
+
+    def token_log_probs(
+        self, inputs: Inputs, candidates: CandidateBatch, target: Tensor, target_mask: Tensor
+    ) -> Tensor:
+        """log p of every target token given the question and those before it, [batch, target tokens] float32; of
+        systems that continue texts. What stands for padding means nothing."""
+        raise NotImplementedError(f"{type(self).__name__} does not continue texts.")
 
     def formula(
         self, *, question_tokens: float, passage_tokens: float, target_tokens: float, top_k: int

@@ -29,15 +29,13 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, ClassVar
 
 import torch
-from torch import nn
 from torch.nn.functional import cross_entropy, pad
 
 from wellread.config import require
 from wellread.losses import nll
-from wellread.nn.chunked_attention import ChunkedCrossAttention
 from wellread.nn.chunked_decoder import ChunkedDecoder, Near, Running, TextStates
-from wellread.nn.neighbour_encoder import NeighbourEncoder
-from wellread.reading.chunks import by_chunk, follow, row_probes
+from wellread.nn.neighbour_building import build_neighbour_nets, copy_reader
+from wellread.reading.chunks import by_chunk, follow, one_candidate, row_probes
 from wellread.reading.decoding import Generated, generate
 from wellread.reading.keeping import all_columns
 from wellread.systems.base import Paper, Remembered, Search, System
@@ -54,9 +52,10 @@ __all__ = ["Retro", "RetroConfig"]
 @dataclass(frozen=True)
 class RetroConfig:
     """chunk_tokens: tokens between two searches. cross_layers: the layers of the decoder that read neighbours, counted
-    from 0; none given: every third one from the middle on. encoder_layers, encoder_dim, encoder_heads: of the encoder of
-    neighbours, 0 for the decoder's width and heads. encoder_cross: its layers that read the chunk. copy_reader: its
-    layers, and the queries, keys and values of the cross-attention, start as copies of the decoder's.
+    from 0; none given: every third one from the middle on. encoder_layers, encoder_dim, encoder_heads: of the encoder
+    of neighbours, 0 for the decoder's width and heads. encoder_cross: its layers that read the chunk. copy_reader: its
+    layers, and the queries, keys and values of the cross-attention, start as copies of the decoder's. seed: of the
+    first weights of encoder and cross-attention.
     """
 
     chunk_tokens: int = 64
@@ -66,14 +65,15 @@ class RetroConfig:
     encoder_heads: int = 0
     encoder_cross: tuple[int, ...] = (0,)
     copy_reader: bool = False
+    seed: int = 0
 
     def __post_init__(self) -> None:
         for name in ("chunk_tokens", "encoder_layers"):
             require(getattr(self, name) >= 1, f"{name}={getattr(self, name)}; it must be at least 1.")
-        inside = all(0 <= layer < self.encoder_layers for layer in self.encoder_cross)
+        layers = list(self.encoder_cross)
         require(
-            inside,
-            f"encoder_cross={list(self.encoder_cross)}, but the encoder has {self.encoder_layers} layers; count from 0.",
+            all(0 <= layer < self.encoder_layers for layer in layers),
+            f"encoder_cross={layers}, but the encoder has {self.encoder_layers} layers; count from 0.",
         )
         require(
             not (self.copy_reader and (self.encoder_dim or self.encoder_heads)),
@@ -101,44 +101,22 @@ class Retro(System):
     )
     Config = RetroConfig
     built_on = "decoder"
+    continues = True
     stores = frozenset({"tokens"})
     train_memory: ClassVar[bool] = True
 
     def __init__(self, config: RetroConfig, reader: LlamaDecoder) -> None:
         super().__init__()
-        self.reader, sizes = reader, reader.config
-        layers = config.cross_layers or tuple(range(sizes.num_layers // 2, sizes.num_layers, 3))
-        if not all(0 <= layer < sizes.num_layers for layer in layers):
-            raise ValueError(
-                f"cross_layers={list(layers)}, but the decoder has {sizes.num_layers} layers; count from 0."
-            )
+        self.reader, depth = reader, reader.num_layers
+        layers = config.cross_layers or tuple(range(depth // 2, depth, 3))
+        if not all(0 <= layer < depth for layer in layers):
+            raise ValueError(f"cross_layers={list(layers)}, but the decoder has {depth} layers; count from 0.")
         self.config = replace(config, cross_layers=tuple(sorted(layers)))
-        dim, heads = config.encoder_dim or sizes.dim, config.encoder_heads or sizes.num_heads
-        same = dim == sizes.dim and heads == sizes.num_heads
-        inner = sizes.inner_dim if same else 8 * ((dim * sizes.inner_dim // sizes.dim) // 8)
-        shape = {"dim": dim, "inner_dim": inner, "num_heads": heads, "num_layers": config.encoder_layers}
-        shape |= {} if same else {"num_key_heads": heads, "head_dim": dim // heads}
-        self.neighbours = NeighbourEncoder(
-            replace(sizes, **shape), embedded_dim=sizes.dim, chunk_dim=sizes.dim, cross_layers=config.encoder_cross
-        )
-        of_heads = {"num_heads": sizes.num_heads, "key_heads": sizes.num_key_heads, "head_dim": sizes.head_dim}
-        self.cross = nn.ModuleDict(
-            {
-                str(layer): ChunkedCrossAttention(sizes.dim, dim, **of_heads, epsilon=sizes.norm_epsilon)
-                for layer in self.config.cross_layers
-            }
-        )
+        sizes = {name: getattr(config, name) for name in ("encoder_layers", "encoder_dim", "encoder_heads")}
+        more = {"encoder_cross": config.encoder_cross, "seed": config.seed}
+        self.neighbours, self.cross = build_neighbour_nets(reader, cross_layers=sorted(layers), **sizes, **more)
         if config.copy_reader:
-            self._copy_reader()
-
-    def _copy_reader(self) -> None:
-        for mine, theirs in zip(self.neighbours.layers, self.reader.layers):
-            mine.load_state_dict(theirs.state_dict())
-        for layer, cross in self.cross.items():
-            theirs = self.reader.layers[int(layer)]
-            cross.norm.load_state_dict(theirs.attention_norm.state_dict())
-            for name in ("query", "key", "value"):
-                getattr(cross, name).weight.data.copy_(getattr(theirs.attention, name).weight)
+            copy_reader(reader, self.neighbours, self.cross)
 
     @property
     def decoder(self) -> ChunkedDecoder:
@@ -212,7 +190,7 @@ class Retro(System):
         places = inputs.mask.sum(-1, keepdim=True) + torch.arange(target.shape[1], device=target.device)
         return text, places.clamp_max(text.states.shape[1] - 1)
 
-    def target_log_probs(
+    def token_log_probs(
         self, inputs: Inputs, candidates: CandidateBatch, target: Tensor, target_mask: Tensor
     ) -> Tensor:
         """log p of every target token after the question: [batch, target tokens] float32."""
@@ -232,14 +210,14 @@ class Retro(System):
     ) -> Tensor:
         if per_passage:
             every = range(candidates.num_passages)
-            alone = [self.target_log_probs(inputs, _only(candidates, at), target, target_mask) for at in every]
+            alone = [self.token_log_probs(inputs, one_candidate(candidates, at), target, target_mask) for at in every]
             return torch.stack([each.masked_fill(~target_mask, 0.0).sum(-1) for each in alone], dim=1)
-        log_probs = self.target_log_probs(inputs, candidates, target, target_mask)
+        log_probs = self.token_log_probs(inputs, candidates, target, target_mask)
         return log_probs.masked_fill(~target_mask, 0.0).sum(-1)
 
     def losses(self, batch: TrainingBatch) -> dict[str, Tensor]:
         parts = (batch.inputs, batch.candidates, batch.target, batch.target_mask)
-        return {"nll": nll(self.target_log_probs(*parts), batch.target_mask)}
+        return {"nll": nll(self.token_log_probs(*parts), batch.target_mask)}
 
     def generate(
         self,
@@ -313,13 +291,3 @@ class Retro(System):
         whose = columns[rows, chunk]
         shares = shares.scatter_add(1, whose.clamp_min(0).flatten(1), mass.masked_fill(whose < 0, 0.0).flatten(1))
         return shares / shares.sum(1, keepdim=True).clamp_min(torch.finfo(torch.float32).tiny)
-
-
-def _only(candidates: CandidateBatch, column: int) -> CandidateBatch:
-    """One candidate of every question."""
-    names = ("tokens", "mask", "exists", "scores", *(["group"] if candidates.group is not None else []))
-    return replace(
-        candidates, states=None, keys=None, **{name: getattr(candidates, name)[:, [column]] for name in names}
-    )
-
-

@@ -5,6 +5,8 @@
     [frame]        templates and token budgets          [tasks.NAME]    questions to train on
     [dev]          questions to choose the best by      [transfer]      parts taken from another run
 
+A language model is trained on [texts] instead of [data] and [tasks].
+
 Relative paths are relative to the folder the command runs in; ~ and $VARIABLES are expanded. A recipe file may
 extend others (see recipes.py).
 """
@@ -29,6 +31,7 @@ __all__ = [
     "ScratchConfig",
     "StageConfig",
     "TaskConfig",
+    "TextsConfig",
     "TrainingConfig",
     "TransferConfig",
 ]
@@ -237,6 +240,37 @@ class DevConfig:
 
 
 @dataclass(frozen=True)
+class TextsConfig:
+    """Texts that a language model is trained on, and the neighbours of their chunks.
+
+    chunks: folder of the texts (wellread chunks). neighbours: folder of the lists of neighbours of their chunks, None
+    to read none. database: folder of the chunks the lists name, None for `chunks`. k: neighbours read of every chunk.
+    sequence_chunks: chunks of a text that are read at once. documents: only the first so many. dev, dev_neighbours:
+    held-out texts (from the same database), of which dev_documents are scored.
+    """
+
+    chunks: Path
+    neighbours: Path | None = None
+    database: Path | None = None
+    k: int = 2
+    sequence_chunks: int = 8
+    documents: int | None = None
+    dev: Path | None = None
+    dev_neighbours: Path | None = None
+    dev_documents: int = 20
+
+    def __post_init__(self) -> None:
+        _check(
+            *_at_least(self, 0, "k", where="texts"),
+            *_at_least(self, 1, "sequence_chunks", "documents", "dev_documents", where="texts"),
+            (
+                self.dev_neighbours is None or self.dev is not None,
+                "texts.dev_neighbours are given without texts.dev, the chunks they are of; give both.",
+            ),
+        )
+
+
+@dataclass(frozen=True)
 class TransferConfig:
     """Weights taken from another run. from_: its model folder ("from" in a recipe). parts: such as "memory"."""
 
@@ -246,13 +280,17 @@ class TransferConfig:
 
 @dataclass(frozen=True)
 class ScratchConfig:
-    """The sizes of a reader with random weights and a vocabulary learnt from the corpus."""
+    """The sizes of a reader with random weights and a vocabulary learnt from the corpus.
+
+    tokenizer: folder of one to take instead; that of [texts] where there are some. family: of nets with an encoder.
+    """
 
     family: Literal["t5", "bert"] = "t5"
     vocab_size: int = 8000
     dim: int = 256
     layers: int = 6
     heads: int = 4
+    tokenizer: Path | None = None
 
     def __post_init__(self) -> None:
         _check(*_at_least(self, 1, "vocab_size", "dim", "layers", "heads", where="init.scratch"))
@@ -291,8 +329,9 @@ class Recipe:
     """Everything that decides a run. system: the system's `name` and its options."""
 
     system: Mapping[str, Any]
-    data: DataConfig
-    tasks: Mapping[str, TaskConfig]
+    data: DataConfig | None = None
+    tasks: Mapping[str, TaskConfig] = field(default_factory=dict)
+    texts: TextsConfig | None = None
     init: InitConfig = InitConfig()
     frame: FrameConfig | None = None
     training: TrainingConfig = TrainingConfig()

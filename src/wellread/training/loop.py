@@ -42,7 +42,7 @@ __all__ = ["BatchSource", "Evaluate", "Refresh", "TrainReport", "train"]
 
 Evaluate = Callable[[Model], Mapping[str, float]]
 
-LOWER_IS_BETTER = frozenset({"loss", "nll", "perplexity"})
+LOWER_IS_BETTER = frozenset({"loss", "nll", "perplexity", "bits_per_byte"})
 PRECISIONS = {"fp32": None, "bf16": torch.bfloat16}
 
 

@@ -24,6 +24,7 @@ from wellread.training.config import (
     InitConfig,
     Recipe,
     TaskConfig,
+    TextsConfig,
     TrainingConfig,
     TransferConfig,
 )
@@ -35,11 +36,12 @@ TABLES: dict[str, type] = {
     "frame": FrameConfig,
     "training": TrainingConfig,
     "data": DataConfig,
+    "texts": TextsConfig,
     "dev": DevConfig,
     "transfer": TransferConfig,
 }
 KNOWN = ("out", "system", "tasks", *TABLES)
-REQUIRED = ("system", "data", "tasks")
+REQUIRED, QUESTIONS = ("system",), ("data", "tasks")
 # Tables whose texts are not paths and may hold a "$" or "~" of their own.
 LITERAL = ("system", "frame")
 VARIABLE = re.compile(r"\$(?:\{(\w+)\}|(\w+))")
@@ -76,7 +78,11 @@ def parse_recipe(mapping: Mapping[str, Any], problems: list[str] | None = None) 
             close = get_close_matches(key, KNOWN, n=1)
             hint = f"did you mean {close[0]!r}?" if close else f"known tables: {', '.join(KNOWN)}."
             problems.append(f"{key} is unknown; {hint}")
-    problems.extend(f"[{key}] is missing; a recipe needs it." for key in REQUIRED if key not in mapping)
+    if "texts" in mapping:
+        both = [key for key in (*QUESTIONS, "dev") if key in mapping]
+        problems.extend(f"[{key}] is given beside [texts]; a run reads questions or texts." for key in both)
+    required = REQUIRED if "texts" in mapping else (*REQUIRED, *QUESTIONS)
+    problems.extend(f"[{key}] is missing; a recipe needs it." for key in required if key not in mapping)
     values = {key: _fill(kind, mapping[key], key, problems) for key, kind in TABLES.items() if key in mapping}
     values["tasks"] = _tasks(mapping.get("tasks", {}), problems)
     values["system"] = _system(mapping.get("system", {}), problems)

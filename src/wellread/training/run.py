@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 import platform
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from datetime import UTC, datetime
 from importlib.metadata import PackageNotFoundError, version
 from itertools import chain, islice
@@ -29,6 +29,7 @@ from wellread.training.optimizers import ENDLESS
 from wellread.training.processes import Processes, find_processes, pick_device
 from wellread.training.refresh import OwnCandidates, drop_own_candidates
 from wellread.training.starting import freeze, open_memory, start_model
+from wellread.training.texts import open_texts
 from wellread.types import Question
 
 __all__ = ["EvaluateFactory", "check_resumable", "run_recipe"]
@@ -77,7 +78,8 @@ def run_recipe(
     # The first process finds the candidates; the others read what it kept.
     if not processes.main:
         processes.wait()
-    prepared = _Prepared(recipe, folder, processes, progress=progress and processes.main)
+    prepare = _PreparedTexts if recipe.texts else _Prepared
+    prepared = prepare(recipe, folder, processes, progress=progress and processes.main)
     if processes.main:
         _record(folder, recipe, prepared)
         processes.wait()
@@ -161,6 +163,21 @@ class _Prepared:
             )
 
 
+class _PreparedTexts:
+    """The same for a recipe that names texts instead of questions."""
+
+    tasks: Sequence[Task] = ()
+    refresh = None
+
+    def __init__(self, recipe: Recipe, folder: Path, processes: Processes, *, progress: bool) -> None:
+        settings = recipe.training
+        self.model = start_model(recipe, lambda: ())
+        freeze(self.model, settings.freeze)
+        self.model.system.to(pick_device(settings.device, processes))
+        chosen = {"batch_size": settings.batch_size, "seed": settings.seed, "precision": settings.precision}
+        self.batches, self.dev = open_texts(recipe.texts, self.model, **chosen)
+
+
 def _questions(config: TaskConfig | DevConfig) -> list[Question]:
     return list(evenly(read_questions(config.questions, split=config.split), config.limit))
 
@@ -195,7 +212,7 @@ def check_resumable(recipe: Recipe, folder: Path) -> None:
         free.add("training.steps")
     if now.get("training.schedule_steps") is not None:
         free.add("training.steps")
-    if recipe.data.refresh:  # candidates were found for the questions of so many steps
+    if recipe.data is not None and recipe.data.refresh:  # candidates were found for the questions of so many steps
         free.discard("training.steps")
     changed = [key for key in {**before, **now} if key not in free and before.get(key) != now.get(key)]
     if changed:
@@ -216,7 +233,7 @@ def _flat(value: Any, place: str = "") -> dict[str, Any]:
     return {key: part for name, inner in parts for key, part in _flat(inner, name).items()}
 
 
-def _record(folder: Path, recipe: Recipe, prepared: _Prepared) -> None:
+def _record(folder: Path, recipe: Recipe, prepared: _Prepared | _PreparedTexts) -> None:
     """Write recipe.json: what was asked for and what it ran on."""
     model = prepared.model
     described = {

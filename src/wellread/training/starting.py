@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -31,7 +31,7 @@ def start_model(recipe: Recipe, texts: Callable[[], Iterable[str]]) -> Model:
         loaded = load_model(recipe.init.from_)
         model = as_system(loaded, recipe.system_name, recipe.system_options, frame=recipe.frame)
     else:
-        reader, tokenizer = _new_nets(recipe.init, texts, SYSTEMS[recipe.system_name].built_on)
+        reader, tokenizer = _new_nets(_with_tokenizer(recipe), texts, SYSTEMS[recipe.system_name].built_on)
         model = build_model(recipe.system_name, recipe.system_options, reader, tokenizer, frame=recipe.frame)
     if recipe.transfer is not None:
         transfer(model, recipe.transfer.from_, recipe.transfer.parts)
@@ -73,6 +73,8 @@ def _kind(init: InitConfig) -> str:
     if init.from_ == "default":
         return "bert"
     folder = Path(init.from_)
+    if folder.suffix == ".gguf":
+        return "decoder"
     if (folder / "system.json").is_file() or (init.from_ in NAMED and not folder.is_dir()):
         return "model"
     if not (folder / "config.json").is_file():
@@ -82,6 +84,14 @@ def _kind(init: InitConfig) -> str:
         )
     family = json.loads((folder / "config.json").read_text(encoding="utf8")).get("model_type", "bert")
     return "t5" if family in t5_hub.FAMILIES else "bert"
+
+
+def _with_tokenizer(recipe: Recipe) -> InitConfig:
+    """Nets from scratch that are trained on texts have the vocabulary of these, unless another one is named."""
+    init = recipe.init
+    if recipe.texts is None or init.scratch.tokenizer is not None:
+        return init
+    return replace(init, scratch=replace(init.scratch, tokenizer=recipe.texts.chunks))
 
 
 def _new_nets(init: InitConfig, texts: Callable[[], Iterable[str]], kind: str) -> tuple[nn.Module, Tokenizer]:
