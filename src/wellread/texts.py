@@ -40,7 +40,7 @@ def check_language_model(model: Model, texts: ChunkTexts) -> None:
     size = model.system.config.chunk_tokens
     if texts.chunk_tokens != size:
         raise ValueError(
-            f"the chunks in {texts.path} have {texts.chunk_tokens} tokens, but this {model.name} reads chunks of {size};"
+            f"the chunks in {texts.path} have {texts.chunk_tokens} tokens, but this {model.name} reads {size} at once;"
             f" cut them again with --chunk-tokens {size}."
         )
 

@@ -156,7 +156,7 @@ def test_a_model_that_cannot_read_the_texts_says_why(folder, source, model):
     with pytest.raises(ValueError, match=r"were cut with another tokenizer than this model's; cut them with it"):
         check_language_model(model, other)
     longer = build_model("retro", {"chunk_tokens": 4, "cross_layers": [1]}, model.system.reader, source.tokenizer)
-    with pytest.raises(ValueError, match=r"have 8 tokens, but this retro reads chunks of 4; cut them again with"):
+    with pytest.raises(ValueError, match=r"have 8 tokens, but this retro reads 4 at once; cut them again with"):
         check_language_model(longer, source.texts)
 
 

@@ -1,8 +1,9 @@
 """A causal language model with chunked cross-attention in some of its layers: whole texts, and token by token.
 
 Algorithm 1 of Borgeaud et al. 2022 (arXiv 2112.04426). A text is the start token and the tokens after it; state i
-writes token i. The neighbours of chunk u are encoded under the chunk's states at the first layer that reads neighbours, after
-its self-attention, and are read by the states that write chunk u + 1. Chunks without neighbours change nothing.
+writes token i. The neighbours of chunk u are encoded under the chunk's states at the first layer that reads
+neighbours, after its self-attention, and are read by the states that write chunk u + 1. Without
+neighbours nothing changes.
 """
 
 from __future__ import annotations
@@ -175,7 +176,7 @@ class ChunkedDecoder:
         return states, at % size == 0
 
     def show(self, running: Running, rows: Tensor, near: Near | None) -> None:
-        """What the rows [n] int64 read from now on: neighbours of the chunk just finished, [n, 1, ...]; None for none."""
+        """What the rows [n] int64 read from now on: neighbours of the chunk they finished, [n, 1, ...], or none."""
         if near is None:
             self._show(running, rows, *self._nothing(running.recent[rows]))
         else:

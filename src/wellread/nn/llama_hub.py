@@ -98,10 +98,13 @@ class LlamaConfig:
         require(not missing, f"config.json lacks {', '.join(missing)}; download or copy it again.")
         require(not mapping.get("mlp_bias"), "mlp_bias=true; this net's feed-forward part has no biases.")
         given = {ours: mapping[theirs] for ours, theirs in _HUB_KEYS.items() if mapping.get(theirs) is not None}
-        rotary = {**(mapping.get("rope_parameters") or {}), **(mapping.get("rope_scaling") or {})}
-        scaled = rotary.get("rope_type", rotary.get("type", "default"))
-        require(scaled == "default", f"rope_type={scaled!r}; only rotary positions of type 'default' are supported.")
-        theta = rotary.get("rope_theta", mapping.get("rope_theta", 10000.0))
+        tables = [mapping.get(key) or {} for key in ("rope_parameters", "rope_scaling")]
+        for table in tables:
+            scaled = table.get("rope_type", table.get("type", "default"))
+            require(
+                scaled == "default", f"rope_type={scaled!r}; only rotary positions of type 'default' are supported."
+            )
+        theta = tables[0].get("rope_theta", mapping.get("rope_theta", 10000.0))
         return cls(**{**given, **_tokens(given), "rope_theta": float(theta)})
 
     def to_hub(self) -> dict[str, Any]:
