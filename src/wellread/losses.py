@@ -9,7 +9,15 @@ import torch
 if TYPE_CHECKING:
     from torch import Tensor
 
-__all__ = ["attention_distillation", "log_softmax_over", "nll", "perplexity_distillation"]
+__all__ = [
+    "alignment",
+    "attention_distillation",
+    "contrastive",
+    "decorrelation",
+    "log_softmax_over",
+    "nll",
+    "perplexity_distillation",
+]
 
 
 def nll(log_probs: Tensor, mask: Tensor) -> Tensor:
@@ -57,3 +65,37 @@ def perplexity_distillation(
     terms = (target.exp() * (target - ranked)).masked_fill(~exists, 0.0)
     counted = exists.sum(-1) > 1
     return (terms.sum(-1) * counted).sum() / counted.sum().clamp_min(1)
+
+
+def contrastive(scores: Tensor, right: Tensor, *, exists: Tensor) -> Tensor:
+    """Teach scores to set the right passages above all others (REVEAL's L_contra; InfoNCE with several right ones).
+
+    -log of the share of the softmax over all passages that falls on the right ones, mean over the questions that have
+    a right one; 0 where none has. scores: [questions, passages]; right, exists: the same, bool.
+    """
+    ranked = log_softmax_over(scores, exists)
+    right = right & exists
+    found = ranked.masked_fill(~right, torch.finfo(torch.float32).min).logsumexp(-1)
+    counted = right.any(-1)
+    return -found.masked_fill(~counted, 0.0).sum() / counted.sum().clamp_min(1)
+
+
+def decorrelation(values: Tensor) -> Tensor:
+    """Teach the value tokens of an entry to say different things (REVEAL's L_decor).
+
+    The squared covariances of different tokens, over their dimensions, summed; mean over entries. values: [entries,
+    tokens, dim].
+    """
+    centred = values.float() - values.float().mean(-1, keepdim=True)
+    covariance = centred @ centred.transpose(1, 2) / values.shape[-1]
+    different = ~torch.eye(values.shape[1], dtype=torch.bool, device=values.device)
+    return covariance.square().masked_fill(~different, 0.0).sum((1, 2)).mean()
+
+
+def alignment(values: Tensor, length: Tensor) -> Tensor:
+    """Teach value tokens to be as long as the states they are read beside (REVEAL's L_align).
+
+    (1 - mean length of an entry's tokens / length), squared; mean over entries. values: [entries, tokens, dim]. length:
+    of the others, a scalar; stopped.
+    """
+    return (1 - values.float().norm(dim=-1).mean(1) / length.detach()).square().mean()

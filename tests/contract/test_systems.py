@@ -8,6 +8,7 @@ from dataclasses import replace
 import pytest
 import torch
 
+from wellread.reading.batching import CandidateRow, batch_candidates
 from wellread.systems import SYSTEMS
 from wellread.systems.base import System
 from wellread.types import CandidateBatch, Inputs, TrainingBatch
@@ -107,17 +108,16 @@ def test_answers_depend_on_question_and_passages(system, tiny):
 
 def with_memory(system, candidates: CandidateBatch) -> CandidateBatch:
     """The candidates as a memory would hand them over: every passage remembered on its own."""
-    batch, passages, tokens = candidates.tokens.shape
-    width = system.reader.encoder.dim
-    states = torch.zeros(batch, passages, tokens, width)
-    for row in range(batch):
-        for column in range(passages):
-            real = candidates.mask[row, column]
-            if real.any():
-                with torch.no_grad():
-                    kept = system.remember(candidates.tokens[row, column, real][None], real[real][None])
-                states[row, column, : int(real.sum())] = kept.states[0]
-    return replace(candidates, states=states)
+    questions = []
+    for row, names in enumerate(candidates.ids):
+        questions.append([])
+        for column in candidates.exists[row].nonzero().flatten().tolist():
+            tokens = candidates.tokens[row, column][candidates.mask[row, column]]
+            with torch.no_grad():
+                kept = system.remember(tokens[None], torch.ones_like(tokens, dtype=torch.bool)[None])
+            stored = {"states": kept.states[0], "key": None if kept.keys is None else kept.keys[0]}
+            questions[-1].append(CandidateRow(names[column], tokens, float(candidates.scores[row, column]), **stored))
+    return batch_candidates(questions, pad=0)
 
 
 def test_memory_read_back_is_memory_computed(system, tiny):

@@ -141,10 +141,12 @@ class _Layer(nn.Module):
         self.activation = ACTIVATIONS[config.activation]
         self.dropout = nn.Dropout(config.dropout)
 
-    def forward(self, states: Tensor, joined: ScoreMask, first: int | None = None) -> Tensor:
+    def forward(
+        self, states: Tensor, joined: ScoreMask, first: int | None = None, weights: Tensor | None = None
+    ) -> Tensor:
         """One encoder layer; only the states of the first `first` tokens come out where that is given."""
         joined = joined if first is None else attention.first_rows(joined, first)
-        return self._think(self._read_own(states, joined, None, first))
+        return self._think(self._read_own(states, joined, None, first, weights))
 
     def decode(
         self,
@@ -163,9 +165,14 @@ class _Layer(nn.Module):
         return self._think(self.cross_norm(states + self.dropout(read))), scores
 
     def _read_own(
-        self, states: Tensor, joined: ScoreMask, cache: LayerCache | None, first: int | None = None
+        self,
+        states: Tensor,
+        joined: ScoreMask,
+        cache: LayerCache | None,
+        first: int | None = None,
+        weights: Tensor | None = None,
     ) -> Tensor:
-        read = self.attention(states, joined, cache, first)
+        read = self.attention(states if weights is None else states * weights[..., None], joined, cache, first)
         return self.attention_norm(states[:, :first] + self.dropout(read))
 
     def _think(self, states: Tensor) -> Tensor:
@@ -206,6 +213,9 @@ class BertEncoder(nn.Module):
     def bias(self, num_tokens: int) -> None:
         """None: positions are in the states, the attention scores get no bias."""
 
+    def bias_between(self, query_positions: Tensor, key_positions: Tensor) -> None:
+        """None, as `bias`."""
+
     def run(
         self,
         states: Tensor,
@@ -215,10 +225,12 @@ class BertEncoder(nn.Module):
         stop: int | None = None,
         bias: Sequence[Tensor] | None = None,
         first: int | None = None,
+        weights: Tensor | None = None,
     ) -> Tensor:
         """Layers start..stop-1. mask: [batch, tokens] bool, or [batch, q, k]. bias: per layer
         [1, heads, q, k], added to the scores; BERT has none of its own. first: only the first `first` tokens
-        come out of the last of these layers, which costs little more than its keys and values."""
+        come out of the last of these layers, which costs little more than its keys and values. weights:
+        [batch, tokens], by which every layer multiplies the normed states that its attention gets."""
         stop = self.num_layers if stop is None else stop
         if not 0 <= start <= stop <= self.num_layers:
             raise ValueError(
@@ -228,7 +240,7 @@ class BertEncoder(nn.Module):
         for index in range(start, stop):
             if bias is not None:
                 joined = score_mask(mask, bias[index], dtype=states.dtype)
-            states = _apply(self, self.layers[index], states, joined, first if index == stop - 1 else None)
+            states = _apply(self, self.layers[index], states, joined, first if index == stop - 1 else None, weights)
         return states
 
     def attention_queries(self, states: Tensor, layer: int, head: int | None = None) -> Tensor:

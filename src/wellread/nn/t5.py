@@ -51,9 +51,12 @@ class T5Layer(nn.Module):
         self.feed_norm = RMSNorm(config.dim, config.norm_epsilon)
         self.feed = FeedForward(config)
 
-    def forward(self, states: Tensor, joined: ScoreMask, first: int | None = None) -> Tensor:
+    def forward(
+        self, states: Tensor, joined: ScoreMask, first: int | None = None, weights: Tensor | None = None
+    ) -> Tensor:
         """States [batch, tokens, dim] -> the same after the layer; only of the first `first` tokens if given."""
         attention, normed = self.attention, self.attention_norm(states)
+        normed = normed if weights is None else normed * weights[..., None]
         key, value = attention.keys_values(normed)
         if first is not None:
             states, normed, joined = states[:, :first], normed[:, :first], first_rows(joined, first)
@@ -107,12 +110,14 @@ class T5Encoder(nn.Module):
         stop: int | None = None,
         bias: Sequence[Tensor] | None = None,
         first: int | None = None,
+        weights: Tensor | None = None,
     ) -> Tensor:
         """Pass states [batch, tokens, dim] through layers start to stop - 1.
 
         mask: [batch, tokens] (keys) or [batch, q, k] bool. bias: one tensor [1 or batch, heads, q, k] per
         layer, indexed by layer; None takes the net's own for this length. first: only the first `first`
-        tokens come out of the last of these layers, which costs little more than its keys and values.
+        tokens come out of the last of these layers, which costs little more than its keys and values. weights:
+        [batch, tokens], by which every layer multiplies the normed states that its attention gets.
         """
         stop = self.num_layers if stop is None else stop
         if not 0 <= start <= stop <= self.num_layers:
@@ -127,7 +132,7 @@ class T5Encoder(nn.Module):
                 table = bias[index]
                 joined = score_mask(mask, table, dtype=dtype)
             rows = first if index == stop - 1 else None
-            states = apply_layer(self, self.layers[index], states, joined, rows)
+            states = apply_layer(self, self.layers[index], states, joined, rows, weights)
         return states
 
     def attention_queries(self, states: Tensor, layer: int, head: int | None = None) -> Tensor:

@@ -18,5 +18,6 @@ SYSTEMS = Registry(
         "glimmer": "wellread.systems.glimmer:Glimmer",
         "reatt": "wellread.systems.reatt:ReAtt",
         "retro": "wellread.systems.retro:Retro",
+        "reveal": "wellread.systems.reveal:Reveal",
     },
 )

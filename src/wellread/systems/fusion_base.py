@@ -404,7 +404,7 @@ class LiveSystem(FusionSystem):
 def take(candidates: CandidateBatch, kept: Tensor) -> CandidateBatch:
     """The candidates in the columns kept [batch, keep] of every question, as a batch of their own."""
     rows = torch.arange(kept.shape[0], device=kept.device)[:, None]
-    names = ("tokens", "mask", "exists", "scores", "states", "keys", "group", "source")
+    names = ("tokens", "mask", "exists", "scores", "states", "keys", "group", "source", "picture", "picture_mask")
     parts = {name: getattr(candidates, name) for name in names}
     parts = {name: None if part is None else part[rows, kept] for name, part in parts.items()}
     ids = [[names[column] for column in row] for names, row in zip(candidates.ids, kept.tolist())]

@@ -27,7 +27,6 @@ can win every maximum, and say nothing about a passage.
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -43,6 +42,7 @@ from wellread.losses import attention_distillation, nll
 from wellread.reading.relevance import all_pairs, relevance
 from wellread.systems.base import Paper, Represented
 from wellread.systems.fusion_base import LiveConfig, LiveSystem, take
+from wellread.systems.step_base import gathered, numbers, same
 from wellread.types import CandidateBatch, Inputs, Reading, TrainingBatch
 
 if TYPE_CHECKING:
@@ -208,7 +208,7 @@ class ReAtt(LiveSystem):
             "query_mask": self.searched(inputs.tokens, inputs.mask),
             "key_mask": self.searched(candidates.tokens, candidates.mask & candidates.exists[..., None]),
             "target": target,
-            "ids": _numbers(candidates),
+            "ids": numbers(candidates),
         }
         losses = {}
         if with_losses:
@@ -237,9 +237,9 @@ class ReAtt(LiveSystem):
 
     def joint_losses(self, parts: Sequence[Represented]) -> dict[str, Tensor]:
         """The cross-document adjustment over all passages of a step, "cross_document": a mean over questions."""
-        query, key = (_gathered(parts, "vectors", name) for name in ("query", "key"))
-        query_mask, key_mask = (_gathered(parts, "facts", name) for name in ("query_mask", "key_mask"))
-        target, ids = (_gathered(parts, "facts", name) for name in ("target", "ids"))
+        query, key = (gathered(parts, "vectors", name) for name in ("query", "key"))
+        query_mask, key_mask = (gathered(parts, "facts", name) for name in ("query_mask", "key_mask"))
+        target, ids = (gathered(parts, "facts", name) for name in ("target", "ids"))
         questions, close = ids.shape
         weights = self.head_shares()
         scores: Tensor | float = 0.0
@@ -248,35 +248,8 @@ class ReAtt(LiveSystem):
             found = checkpoint(one, query[:, :, head], key[:, :, :, head].flatten(0, 1), use_reentrant=False)
             scores = scores + weights[head] * found
         own = torch.eye(questions, dtype=torch.bool, device=ids.device).repeat_interleave(close, dim=1)
-        allowed = own if not self.config.random_passages else own | ~_same(ids)
+        allowed = own if not self.config.random_passages else own | ~same(ids, ids)
         allowed = allowed & key_mask.any(-1).flatten()
         full = target.new_zeros(own.shape).masked_scatter(own, target)
         loss = attention_distillation(scores, full, exists=allowed)
         return {"cross_document": self.config.distillation_weight * loss}
-
-
-def _gathered(parts: Sequence[Represented], kind: str, name: str) -> Tensor:
-    """One tensor of all parts, along the questions; shorter ones are padded with zeros, which masks rule out."""
-    tensors = [getattr(part, kind)[name] for part in parts]
-    sizes = [max(tensor.shape[axis] for tensor in tensors) for axis in range(1, tensors[0].dim())]
-    padded = []
-    for tensor in tensors:
-        missing = [(0, size - have) for size, have in zip(sizes, tensor.shape[1:])]
-        padded.append(functional.pad(tensor, [amount for pair in reversed(missing) for amount in pair]))
-    return torch.cat(padded)
-
-
-def _numbers(candidates: CandidateBatch) -> Tensor:
-    """[batch, passages] int64: equal for equal passages; 0 where nothing is known of a passage."""
-    numbers = torch.zeros(candidates.exists.shape, dtype=torch.int64)
-    for row, names in enumerate(candidates.ids):
-        for column, name in enumerate(names):
-            digest = hashlib.blake2b(name.encode("utf8", "surrogatepass"), digest_size=7).digest()
-            numbers[row, column] = int.from_bytes(digest, "little") + 1
-    return numbers.to(candidates.exists.device)
-
-
-def _same(ids: Tensor) -> Tensor:
-    """[questions, questions * passages] bool: passages that are among a question's own."""
-    flat = ids.flatten()
-    return ((flat[None, :, None] == ids[:, None, :]) & (flat != 0)[None, :, None]).any(-1)

@@ -1,51 +1,130 @@
-"""REVEAL: passages of several sources, with pictures, kept as a key and a few value tokens. Signature only.
+"""REVEAL: entries of several sources, with pictures, kept as a key and a few value tokens; a gate says where to look.
 
 Paper: Hu et al., "REVEAL: Retrieval-Augmented Visual-Language Pre-Training with Multi-Source Multimodal Knowledge
 Memory" (2023), arXiv 2212.05221.
 
-    Emb_Key(z) = phi_Key(b(z)), psi(b(z))                      -> Reveal.remember (appendix E.1)
-    Emb_Query(x) = phi_Query(b(x))                             -> Reveal.seek
-    p(z | x) = softmax of Gate_M(z)(x) Rel(x, z) / tau         -> Reveal.read: scores (appendix F, equation 1)
-    F([b(x), psi(b(z_1)), ... psi(b(z_K))], Mask_att)          -> Reveal.read: states (equation 4, algorithm 2)
+    b(x): lower text layers and patches, side by side          -> Reveal._see
+    Emb_Key(z) = phi_Key(b(z)), psi(b(z))                      -> Reveal.remember (appendix E.1, algorithm 1)
+    Gate_M(x) Emb_Query(x), Emb_Query(x) = phi_Query(b(x))     -> Reveal.seek: one vector per source
+    p(z | x) = softmax of Gate_M(z)(x) Rel(x, z) / tau         -> Reveal._scores (appendix F, equations 1 to 3)
+    F([b(x), psi(b(z_1)), ... psi(b(z_K))], Mask_att)          -> Reveal.read (equation 4, algorithm 2)
+    L_contra, L_decor, L_align                                 -> Reveal.joint_losses, Reveal.represent
 
-Letters: x -> inputs, z -> passage, M -> source, b -> encoder, psi -> compress, phi -> query_head and key_head,
-c -> num_latents, K -> top_k, tau -> temperature, F -> fusion.
-Stored: tokens, one key and num_latents value tokens. Sought: one vector. Read: question and values side by
-side, fused under the weight p(z | x) of each passage, through which the generation loss trains the retriever.
+Letters: x -> inputs, z -> passage, M -> source, b -> _see, psi -> compress, phi -> query_head and key_head,
+c -> num_latents, K -> top_k, tau -> temperature, F -> the encoder's layers above `cut`, under weights.
+Stored: tokens, one key and num_latents values. Sought: one vector per source; an entry is compared with its source's.
 
-Difference: the gate, which depends on the question, weights the candidates that were found; sources are not
-searched apart.
+Differences. A small reader cannot write names from values alone: the text of the `reencoded` best entries is encoded
+again and stands in F beside the values, weighted as they are, so that it can be copied. In training these are also the
+entries whose keys and values are made anew, with gradients; those of the others come from memory. p(z | x) multiplies
+what the decoder attends to as well. A glance (a linear map of the whole picture, one for questions and entries) is
+added to what both heads give: pictures that look alike are near each other before anything was learnt. Vectors are
+means over tokens. BERT's states are normed where they come out of a layer; there the weights multiply.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, ClassVar
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import partial
+from typing import TYPE_CHECKING, ClassVar, Literal
 
 import torch
+from torch import nn
 
-from wellread.losses import log_softmax_over
-from wellread.reading.keeping import all_columns
-from wellread.systems.base import Paper, Remembered
-from wellread.systems.signature_base import DECODER, SignatureSystem
-from wellread.types import CandidateBatch, Inputs, Reading
+from wellread.config import require
+from wellread.losses import alignment, contrastive, decorrelation, log_softmax_over, nll
+from wellread.nn.multimodal import Multimodal, Seen
+from wellread.reading.attentive import Weighed, side_by_side
+from wellread.reading.keeping import all_columns, keep_best
+from wellread.systems.base import Paper, Remembered, Represented
+from wellread.systems.fusion_base import FusionSystem, take
+from wellread.systems.step_base import gathered, numbers, same
+from wellread.types import CandidateBatch, Inputs, Reading, TrainingBatch
 
 if TYPE_CHECKING:
     from torch import Tensor
 
+    from wellread.nn.encoder_decoder import EncoderDecoder
+
 __all__ = ["Reveal", "RevealConfig"]
+
+# Where entries stand for encoders that go by distances: too far from the question for it to matter.
+ENTRIES_AT = 1000
+# Of the nets that are added to the reader: their sizes in the config, and those that decide what is stored.
+SIZES = ("head_layers", "key_dim", "num_latents", "compress", "perceiver_layers", "picture_dim", "picture_colours")
+SIZES += ("patches", "patch_width")
+MADE_BY = tuple(f"nets.{name}." for name in ("key_head", "compress", "patches", "glance"))
 
 
 @dataclass(frozen=True)
 class RevealConfig:
-    """temperature: divides the gated relevance before its softmax. num_latents is a matter of the net."""
+    """What the paper varies, and the sizes of what is added to the reader.
 
-    temperature: float = 1.0
+    lower_layers: of the encoder's layers, those that are b; the others are F. head_layers: of the query and of the key
+    head, begun as copies of the first of F. key_dim: of queries and keys. num_latents, compress: value tokens per
+    entry, made by a Perceiver of perceiver_layers or the first of b(z) (appendix B, table 1). sources: of entries, by
+    name; what is asked of several is weighed by the gate. temperature: divides the gated relevance. fusion: attentive,
+    or plain: without p(z | x) (appendix F). reencoded: entries whose text is read too, and, in training, which are
+    made anew. train_encoder: b's text layers. picture_dim: width of a patch's features, 0 to read text alone;
+    picture_colours: how many of them, the last ones, are plain colours. patches: of a picture; patch_width: to the
+    width of so many they are averaged. *_weight: of the losses; generation_weight 0 reads nothing (warm start).
+    picture_encoder: the fingerprint of what made the features, filled in by training.
+    """
+
+    lower_layers: int | None = None
+    head_layers: int = 1
+    key_dim: int = 256
+    num_latents: int = 8
+    compress: Literal["perceiver", "first"] = "perceiver"
+    perceiver_layers: int = 1
+    sources: tuple[str, ...] = ("text",)
+    temperature: float = 0.05
+    fusion: Literal["attentive", "plain"] = "attentive"
+    reencoded: int = 2
+    train_encoder: bool = False
+    picture_dim: int = 0
+    picture_colours: int = 0
+    patches: int = 49
+    patch_width: int = 3
+    picture_encoder: str = ""
+    generation_weight: float = 1.0
+    contrastive_weight: float = 1.0
+    decorrelation_weight: float = 0.01
+    alignment_weight: float = 0.01
+
+    def __post_init__(self) -> None:
+        for name in ("head_layers", "key_dim", "num_latents", "perceiver_layers", "patches", "patch_width"):
+            require(getattr(self, name) >= 1, f"{name}={getattr(self, name)}; it must be at least 1.")
+        for name in ("reencoded", "picture_dim", "picture_colours"):
+            require(getattr(self, name) >= 0, f"{name}={getattr(self, name)}; it must not be negative.")
+        for name in ("generation_weight", "contrastive_weight", "decorrelation_weight", "alignment_weight"):
+            require(getattr(self, name) >= 0, f"{name}={getattr(self, name)}; it must not be negative.")
+        require(self.temperature > 0, f"temperature={self.temperature}; it must be above 0.")
+        require(
+            len(self.sources) > 0 and len(set(self.sources)) == len(self.sources),
+            f"sources={list(self.sources)}; name at least one, and each once.",
+        )
+        require(
+            self.picture_colours <= self.picture_dim,
+            f"picture_colours={self.picture_colours} but picture_dim={self.picture_dim}; they are a part of it.",
+        )
 
 
-class Reveal(SignatureSystem):
-    """Reads pictures and text, of passages too, through a few value tokens per passage."""
+@dataclass(frozen=True, slots=True)
+class _Entries:
+    """keys [batch, passages, key_dim]; values [batch, passages, stored, dim] and which are real; the columns that are
+    best, [batch, reencoded], and the text states of these, [batch, reencoded, tokens, dim]."""
+
+    keys: Tensor
+    values: Tensor
+    real: Tensor
+    best: Tensor
+    text: Tensor
+
+
+class Reveal(FusionSystem):
+    """Reads pictures and text, of entries too, through a few value tokens per entry."""
 
     paper = Paper(
         "REVEAL: Retrieval-Augmented Visual-Language Pre-Training with Multi-Source Multimodal Knowledge Memory",
@@ -54,64 +133,199 @@ class Reveal(SignatureSystem):
         "2212.05221",
     )
     Config = RevealConfig
+    config: RevealConfig
+    retriever: ClassVar[str | None] = "reveal"
     stores = frozenset({"tokens", "states", "keys"})
-    nets: ClassVar = {
-        "encoder": "(tokens, mask, picture, picture_mask) -> states [rows, patches + tokens, dim], their mask",
-        "query_head": "(states, mask) -> [rows, dim]",
-        "key_head": "(states, mask) -> [rows, dim]",
-        "compress": "(states, mask) -> [rows, num_latents, dim]",
-        "gate": "(states, mask) -> [rows, sources]",
-        "fusion": "(states, mask, weights [rows, tokens]) -> states",
-        "decoder": DECODER,
-    }
-    memory_nets = ("encoder", "key_head", "compress")
+
+    def __init__(self, config: RevealConfig, reader: EncoderDecoder) -> None:
+        encoder = reader.encoder
+        cut = encoder.num_layers // 2 if config.lower_layers is None else config.lower_layers
+        super().__init__(config, reader, cut=cut, train_memory=config.train_encoder)
+        if cut + config.head_layers > encoder.num_layers:
+            raise ValueError(
+                f"head_layers={config.head_layers} above lower_layers={cut}, but the encoder has {encoder.num_layers} "
+                "layers; use fewer."
+            )
+        with torch.random.fork_rng(devices=[]):
+            torch.default_generator.manual_seed(0)  # always the same beginning
+            self.nets = Multimodal(encoder, cut, **{name: getattr(config, name) for name in SIZES})
+        self.gate = nn.Linear(config.key_dim, len(config.sources))
+        nn.init.zeros_(self.gate.weight)
+        nn.init.zeros_(self.gate.bias)
+
+    # -- what is stored ------------------------------------------------------------------------------------
+
+    @property
+    def memory_cut(self) -> str:
+        made = f"{self.config.num_latents} values ({self.config.compress})"
+        return ", ".join(filter(None, (super().memory_cut, made, self.config.picture_encoder)))
+
+    def memory_weights(self) -> Mapping[str, Tensor]:
+        named = {name: weight.detach() for name, weight in self.named_parameters() if name.startswith(MADE_BY)}
+        return {**super().memory_weights(), **named}
+
+    def parts(self) -> dict[str, list[str]]:
+        parts = super().parts()
+        return {**parts, "memory": [*parts["memory"], *MADE_BY], "question": ["nets.query_head.", "gate."]}
 
     def remember(
         self, tokens: Tensor, mask: Tensor, *, picture: Tensor | None = None, picture_mask: Tensor | None = None
     ) -> Remembered:
-        """One key [passages, dim] and num_latents values [passages, num_latents, dim], all of them real."""
-        encoded = self.encoder(tokens, mask, picture, picture_mask)
-        values = self.compress(*encoded)
-        return Remembered(states=values, mask=mask.new_ones(values.shape[:2]), keys=self.key_head(*encoded))
+        """One key [passages, key_dim] and values [passages, num_latents, dim]."""
+        seen = self._see(tokens, mask, picture, picture_mask, segment=0)
+        values, real = self.nets.values(seen)
+        return Remembered(states=values, mask=real, keys=self.nets.key(seen))
+
+    def _see(
+        self, tokens: Tensor, mask: Tensor, picture: Tensor | None, picture_mask: Tensor | None, *, segment: int
+    ) -> Seen:
+        text = self._first_layers(self.reader.encoder, tokens, mask, segment=segment)
+        return self.nets.see(text, mask, picture, picture_mask)
+
+    # -- retrieve ------------------------------------------------------------------------------------------
 
     def seek(self, inputs: Inputs) -> Sequence[Tensor] | None:
-        return list(self.query_head(*self._question(inputs))[:, None])
+        """Gate_M(x) Emb_Query(x) of every source, [sources, key_dim] per question."""
+        return list(self._probes(self._question(inputs))[0])
 
-    def _question(self, inputs: Inputs) -> tuple[Tensor, Tensor]:
-        return self.encoder(inputs.tokens, inputs.mask, inputs.picture, inputs.picture_mask)
+    def _question(self, inputs: Inputs) -> Seen:
+        return self._see(inputs.tokens, inputs.mask, inputs.picture, inputs.picture_mask, segment=1)
 
-    def _stored(self, candidates: CandidateBatch) -> tuple[Tensor, Tensor]:
-        """Keys [batch, passages, dim] and values [batch, passages, num_latents, dim]: from memory, else made now."""
-        if candidates.states is not None and candidates.keys is not None:
-            return candidates.keys, candidates.states
-        parts = (candidates.tokens, candidates.mask, candidates.picture, candidates.picture_mask)
-        tokens, mask, picture, picture_mask = (None if part is None else part.flatten(0, 1) for part in parts)
-        made = self.remember(tokens, mask, picture=picture, picture_mask=picture_mask)
-        return tuple(part.unflatten(0, candidates.exists.shape) for part in (made.keys, made.states))
+    def _probes(self, question: Seen) -> tuple[Tensor, Tensor]:
+        """Gated queries [batch, sources, key_dim], and the gates [batch, sources], which sum to 1."""
+        query = self.nets.query(question)
+        gates = self.gate(query.to(self.gate.weight.dtype)).float().softmax(-1)
+        return gates[..., None] * query[:, None], gates
+
+    def _sources(self, candidates: CandidateBatch) -> Tensor:
+        return candidates.exists.long() * 0 if candidates.source is None else candidates.source
+
+    def _scores(self, probes: Tensor, keys: Tensor, candidates: CandidateBatch) -> Tensor:
+        """Gated relevance over temperature, [batch, passages] float32; -inf where there is no passage."""
+        every = torch.einsum("bsd,bpd->bps", probes, keys.float())
+        own = every.gather(2, self._sources(candidates)[..., None])[..., 0]
+        return (own / self.config.temperature).masked_fill(~candidates.exists, -torch.inf)
+
+    # -- read ----------------------------------------------------------------------------------------------
 
     def read(self, inputs: Inputs, candidates: CandidateBatch) -> Reading:
-        """Question and values fused, states [batch, patches + tokens + passages * num_latents, dim].
+        """Question and values fused, and the text of the best entries: [batch, tokens, dim].
 
-        scores: gated relevance over temperature, [batch, passages] float32; -inf where there is no passage.
+        scores: gated relevance over temperature, [batch, passages]. extras: chance, p(z | x), and gate, the gate of
+        each candidate's source, [batch, passages].
         """
-        question, real = self._question(inputs)
-        keys, values = (part.to(question.dtype) for part in self._stored(candidates))
-        gates = self.gate(question, real).gather(1, candidates.source)
-        relevance = torch.einsum("bd,bpd->bp", self.query_head(question, real), keys)
-        scores = (gates * relevance / self.config.temperature).float().masked_fill(~candidates.exists, -torch.inf)
-        chance = log_softmax_over(scores, candidates.exists).exp().masked_fill(~candidates.exists, 0.0)
-        latents = values.shape[2]
-        mask = torch.cat([real, candidates.exists.repeat_interleave(latents, dim=1)], dim=1)
-        weights = torch.cat([torch.ones_like(real, dtype=chance.dtype), chance.repeat_interleave(latents, 1)], dim=1)
-        column = all_columns(candidates.exists).repeat_interleave(latents, dim=1)
-        passage = torch.cat([torch.full_like(real, -1, dtype=column.dtype), column], dim=1).masked_fill(~mask, -1)
-        states = torch.cat([question, values.flatten(1, 2)], dim=1)
-        return Reading(
-            states=self.fusion(states, mask, weights.to(states.dtype)),
-            mask=mask,
-            tokens=torch.zeros_like(passage),
-            copyable=torch.zeros_like(mask),
-            passage=passage,
-            scores=scores,
-            kept=all_columns(candidates.exists),
+        question = self._question(inputs)
+        probes, gates = self._probes(question)
+        reading = self._fuse(candidates, question, probes, self._entries(candidates, probes))
+        return reading.with_extras(gate=gates.gather(1, self._sources(candidates)))
+
+    def _entries(self, candidates: CandidateBatch, probes: Tensor, positive: Tensor | None = None) -> _Entries:
+        """Keys and values of all candidates, from memory or made now, and the text of the best.
+
+        In training the best are made anew whatever memory holds. positive: candidates that come before all others.
+        """
+        fewer = min(self.config.reencoded, candidates.num_passages)
+        stored = candidates.states is not None and candidates.keys is not None
+        made = None if stored else self._make(candidates)
+        keys = candidates.keys.float() if stored else made.keys
+        scores = self._scores(probes.detach(), keys.detach(), candidates)
+        if positive is not None:
+            scores = scores.masked_fill(positive, torch.finfo(torch.float32).max)
+        best = keep_best(scores, candidates.exists, fewer) if fewer else all_columns(candidates.exists)[:, :0]
+        rows = torch.arange(len(best), device=best.device)[:, None]
+        if not stored:
+            return replace(made, best=best, text=made.text[rows, best])
+        values = candidates.states.to(self.gate.weight.dtype)
+        real = values.ne(0).any(-1)  # a memory's values are padded with zeros
+        near = replace(take(candidates, best), states=None, keys=None)
+        if not (self.training and torch.is_grad_enabled() and fewer):
+            return _Entries(keys, values, real, best, self.passage_states(near))
+        made = self._make(near)
+        keys = keys.scatter(1, best[..., None].expand_as(made.keys), made.keys)
+        values = values.scatter(1, best[..., None, None].expand_as(made.values), made.values)
+        return _Entries(keys, values, real, best, made.text)
+
+    def _make(self, candidates: CandidateBatch) -> _Entries:
+        """All entries as `remember` makes them, [batch, passages, ...], and their text states."""
+        parts = (candidates.tokens, candidates.mask, candidates.picture, candidates.picture_mask)
+        seen = self._see(*(None if part is None else part.flatten(0, 1) for part in parts), segment=0)
+        made = (self.nets.key(seen), *self.nets.values(seen), seen.text)
+        keys, values, real, text = (part.unflatten(0, candidates.exists.shape) for part in made)
+        return _Entries(keys, values, real, all_columns(candidates.exists), text)
+
+    def _fuse(self, candidates: CandidateBatch, question: Seen, probes: Tensor, entries: _Entries) -> Reading:
+        exists, every, best = candidates.exists, all_columns(candidates.exists), entries.best
+        scores = self._scores(probes, entries.keys, candidates)
+        chance = log_softmax_over(scores, exists).exp().masked_fill(~exists, 0.0)
+        weights = chance if self.config.fusion == "attentive" else exists.to(chance.dtype)
+        rows = torch.arange(len(best), device=best.device)[:, None]
+        read = candidates.mask[rows, best] & exists[rows, best][..., None]
+        real = entries.real & exists[..., None]
+        weigh = partial(Weighed.of_entries, chance=weights, at=ENTRIES_AT)
+        whole = side_by_side(
+            [
+                weigh(entries.text, read, columns=best, tokens=candidates.tokens[rows, best]),
+                Weighed.of_question(question.states, question.mask, question.places),
+                weigh(entries.values, real, columns=every),
+            ]
         )
+        encoder, weights = self.reader.encoder, whole.weights.to(whole.states.dtype)
+        bias = encoder.bias_between(whole.places, whole.places)
+        states = encoder.run(whole.states, whole.mask, start=self.cut, bias=bias, weights=weights)
+        return Reading(
+            states=encoder.finish(states) * weights[..., None],
+            mask=whole.mask,
+            tokens=whole.tokens,
+            copyable=whole.copyable,
+            passage=whole.passage,
+            scores=scores,
+            kept=every,
+            extras={"chance": chance},
+        )
+
+    # -- learn ---------------------------------------------------------------------------------------------
+
+    def losses(self, batch: TrainingBatch) -> dict[str, Tensor]:
+        part = self.represent(batch)
+        return part.losses | (self.joint_losses([part]) if self.compares_questions else {})
+
+    @property
+    def compares_questions(self) -> bool:
+        return self.config.contrastive_weight > 0
+
+    def represent(self, batch: TrainingBatch, *, with_losses: bool = True) -> Represented:
+        """Gated queries and keys, and which entries hold the answer."""
+        candidates, positive = batch.candidates, batch.positive
+        question = self._question(batch.inputs)
+        probes, _ = self._probes(question)
+        entries = self._entries(candidates, probes, positive)
+        positive = torch.zeros_like(candidates.exists) if positive is None else positive & candidates.exists
+        facts = {"source": self._sources(candidates), "exists": candidates.exists, "positive": positive}
+        losses = {}
+        if with_losses:
+            losses = self._value_losses(question, entries.values[candidates.exists])
+            if self.config.generation_weight > 0:
+                reading = self._fuse(candidates, question, probes, entries)
+                found = nll(self.target_log_probs(reading, batch.target), batch.target_mask)
+                losses["nll"] = self.config.generation_weight * found
+        return Represented({"probe": probes, "key": entries.keys}, facts | {"ids": numbers(candidates)}, losses)
+
+    def _value_losses(self, question: Seen, values: Tensor) -> dict[str, Tensor]:
+        length = question.states.detach().float().norm(dim=-1)[question.mask].mean()
+        return {
+            "decorrelation": self.config.decorrelation_weight * decorrelation(values),
+            "alignment": self.config.alignment_weight * alignment(values, length),
+        }
+
+    def joint_losses(self, parts: Sequence[Represented]) -> dict[str, Tensor]:
+        """L_contra over all entries of a step, "contrastive": a mean over questions that have a right one."""
+        probe, key = (gathered(parts, "vectors", name) for name in ("probe", "key"))
+        source, exists, positive, ids = (
+            gathered(parts, "facts", name) for name in ("source", "exists", "positive", "ids")
+        )
+        every = torch.einsum("bsd,nd->bns", probe.float(), key.flatten(0, 1).float())
+        scores = every.gather(2, source.flatten()[None, :, None].expand(len(every), -1, -1))[..., 0]
+        own = torch.eye(len(ids), dtype=torch.bool, device=ids.device).repeat_interleave(ids.shape[1], dim=1)
+        right = own & positive.flatten() | same(ids.masked_fill(~positive, 0), ids)
+        loss = contrastive(scores / self.config.temperature, right, exists=exists.flatten().expand_as(right))
+        return {"contrastive": self.config.contrastive_weight * loss}
