@@ -292,6 +292,7 @@ class TrainingBatch:
 
     target: [batch, tokens] int64, the answer with its end token; target_mask: [batch, tokens] bool.
     positive: [batch, passages] bool, True on candidates known to hold the answer (never needed to train).
+    related: the same, True on candidates about the very thing a positive is about: neither right nor wrong.
     task: the task of every question.
     """
 
@@ -300,4 +301,5 @@ class TrainingBatch:
     target: Tensor
     target_mask: Tensor
     positive: Tensor | None = None
+    related: Tensor | None = None
     task: Sequence[str] = ()

@@ -10,10 +10,9 @@ from torch import Tensor, nn
 
 from wellread.reading.batching import CandidateRow, batch_candidates
 from wellread.systems.realm import Realm, RealmConfig
-from wellread.systems.reveal import Reveal, RevealConfig
 from wellread.types import CandidateBatch, Inputs
 
-VOCAB, DIM, LATENTS, PATCHES = 20, 8, 3, 2
+VOCAB, DIM = 20, 8
 
 
 # -- tiny nets --------------------------------------------------------------------------------------------------
@@ -74,43 +73,12 @@ class Head(Vector):
         return super().forward(states, mask).log_softmax(-1).gather(1, target)
 
 
-class See(nn.Module):
-    """(tokens, mask, picture, picture_mask) -> states of patches and tokens, and their mask."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.text, self.patch = Embed(), nn.Linear(DIM, DIM)
-
-    def forward(self, tokens, mask, picture, picture_mask):
-        states = self.text(tokens, mask)
-        if picture is None:
-            return states, mask
-        real = mask.new_ones(picture.shape[:2]) if picture_mask is None else picture_mask
-        return torch.cat([self.patch(picture), states], dim=1), torch.cat([real, mask], dim=1)
-
-
-class Compress(nn.Module):
-    def __init__(self) -> None:
-        super().__init__()
-        self.latents = nn.Parameter(torch.randn(LATENTS, DIM))
-
-    def forward(self, states: Tensor, mask: Tensor) -> Tensor:
-        scores = (self.latents @ states.transpose(1, 2)).masked_fill(~mask[:, None], -1e9)
-        return scores.softmax(-1) @ states
-
-
 def realm(null: tuple[int, ...] = (2, 1)) -> Realm:
     torch.manual_seed(0)
     return Realm(RealmConfig(null), question_encoder=Pool(), key_encoder=Pool(), reader=Embed(), head=Head())
 
 
-def reveal() -> Reveal:
-    torch.manual_seed(0)
-    heads = {"query_head": Vector(), "key_head": Vector(), "gate": Vector(2)}
-    return Reveal(RevealConfig(0.5), encoder=See(), compress=Compress(), fusion=Mix(), decoder=Head(), **heads)
-
-
-SYSTEMS = {"REALM": realm, "REVEAL": reveal}
+SYSTEMS = {"REALM": realm}
 
 # -- tiny values ------------------------------------------------------------------------------------------------
 
@@ -152,6 +120,6 @@ def candidates(*, states=None, keys=None) -> CandidateBatch:
 @pytest.fixture(scope="session")
 def sig() -> SimpleNamespace:
     """The factories above, for tests that cannot import a conftest."""
-    names = ("VOCAB", "DIM", "LATENTS", "PATCHES", "PASSAGES", "SYSTEMS", "Head", "realm")
-    names += ("reveal", "questions", "target", "passages", "candidates")
+    names = ("VOCAB", "DIM", "PASSAGES", "SYSTEMS", "Head", "realm")
+    names += ("questions", "target", "passages", "candidates")
     return SimpleNamespace(**{name: globals()[name] for name in names})

@@ -1,4 +1,4 @@
-"""REALM and REVEAL fit the contract: the same verbs, the same values, no switch."""
+"""REALM fits the contract: the same verbs, the same values, no switch."""
 
 from __future__ import annotations
 
@@ -13,14 +13,12 @@ from torch import Tensor, nn
 
 from wellread.reading.decoding import Generated
 from wellread.systems.base import System
-from wellread.systems.realm import Realm
-from wellread.systems.reveal import Reveal, RevealConfig
+from wellread.systems.realm import Realm, RealmConfig
 from wellread.types import CandidateBatch, Inputs, Probe, TrainingBatch
 
 VERBS = ("remember", "seek", "read", "generate", "shares", "log_likelihood", "losses")
 PAPERS = {
     "REALM": "Retrieval-Augmented Language Model Pre-Training",
-    "REVEAL": "Multi-Source Multimodal Knowledge Memory",
 }
 # The same float32 terms summed in another order or in double precision: a few units in the last place.
 CLOSE = {"rtol": 1e-6, "atol": 1e-6}
@@ -64,7 +62,6 @@ def test_the_comparison_of_signatures_can_fail():
 
 UNBUILT = [
     *(("REALM", verb) for verb in ("generate",)),
-    *(("REVEAL", verb) for verb in ("generate", "shares", "losses", "per passage")),
 ]
 
 
@@ -92,13 +89,13 @@ def test_what_decides_the_memory_is_named(sig, name):
 
 
 def test_nets_are_given_by_name(sig):
-    with pytest.raises(ValueError, match=r"nets=\['decoder'\]; Reveal needs encoder, query_head"):
-        Reveal(RevealConfig(), decoder=sig.Head())
+    with pytest.raises(ValueError, match=r"nets=\['head'\]; Realm needs question_encoder, key_encoder"):
+        Realm(RealmConfig(), head=sig.Head())
 
 
 def test_probes_are_what_a_retriever_gets(sig, name):
     """One [probes, dim] per question, which a Probe takes as it is."""
-    counts = {"REALM": [1, 1], "REVEAL": [1, 1]}
+    counts = {"REALM": [1, 1]}
     sought = sig.SYSTEMS[name]().seek(sig.questions())
     assert [len(each) for each in sought] == counts[name]
     for vectors in sought:
@@ -110,7 +107,6 @@ def test_what_is_remembered_is_what_the_collation_takes(sig, name):
     kept = system.remember(tokens, mask)
     shapes = {
         "REALM": (None, (5, sig.DIM)),
-        "REVEAL": ((5, sig.LATENTS, sig.DIM), (5, sig.DIM)),
     }
     assert tuple(None if part is None else tuple(part.shape) for part in (kept.states, kept.keys)) == shapes[name]
     stored = {part: getattr(kept, part) for part in ("states", "keys") if part in system.stores}
@@ -151,8 +147,7 @@ def test_readings_keep_their_promises(sig, name):
     assert found.exists.gather(1, named)[reading.passage >= 0].all()
     for row, column in [(0, 0), (0, 2), (1, 1)]:
         copied = reading.tokens[row][reading.copyable[row] & (reading.passage[row] == column)]
-        nothing = name == "REVEAL"  # values have no tokens
-        assert copied.tolist() == ([] if nothing else sig.PASSAGES[row][column])
+        assert copied.tolist() == sig.PASSAGES[row][column]
 
 
 # -- REALM ------------------------------------------------------------------------------------------------------
@@ -230,61 +225,3 @@ def test_realm_trains_both_encoders(sig):
     for net in (system.question_encoder, system.key_encoder, system.reader):
         assert torch.isfinite(net.table.weight.grad).all()
         assert net.table.weight.grad.abs().sum() > 0
-
-
-# -- REVEAL -----------------------------------------------------------------------------------------------------
-
-
-def seen(sig) -> tuple[Inputs, CandidateBatch]:
-    """Questions with pictures, and candidates of two sources of which only the first has pictures."""
-    generator = torch.Generator().manual_seed(4)
-    found = sig.candidates()
-    inputs = replace(sig.questions(), picture=torch.randn(2, sig.PATCHES, sig.DIM, generator=generator))
-    pictures = torch.randn(*found.exists.shape, sig.PATCHES, sig.DIM, generator=generator)
-    real = (found.source == 0)[..., None].expand(*found.exists.shape, sig.PATCHES)
-    return inputs, replace(found, picture=pictures, picture_mask=real)
-
-
-def test_reveal_scores_are_gated_relevance(sig):
-    system, (inputs, found) = sig.reveal(), seen(sig)
-    reading = system.read(inputs, found)
-    states, real = system.encoder(inputs.tokens, inputs.mask, inputs.picture, None)
-    gates, query = system.gate(states, real), system.query_head(states, real)
-    torch.testing.assert_close(torch.stack(list(system.seek(inputs)))[:, 0], query, **CLOSE)
-    for row, rows in enumerate(sig.PASSAGES):
-        for column, text in enumerate(rows):
-            tokens = torch.tensor([text])
-            picture = found.picture[row, column][None] if found.source[row, column] == 0 else None
-            kept = system.remember(tokens, tokens > 0, picture=picture)
-            gate = gates[row, found.source[row, column]]
-            torch.testing.assert_close(reading.scores[row, column], gate * (query[row] @ kept.keys[0]) / 0.5, **CLOSE)
-
-
-def test_reveal_reads_values_beside_the_question(sig):
-    system, (inputs, found) = sig.reveal(), seen(sig)
-    reading = system.read(inputs, found)
-    length = sig.PATCHES + inputs.tokens.shape[1]
-    assert reading.states.shape == (2, length + 3 * sig.LATENTS, sig.DIM)
-    assert (reading.passage[:, :length] == -1).all()
-    assert reading.passage[0, length:].tolist() == [0] * sig.LATENTS + [1] * sig.LATENTS + [2] * sig.LATENTS
-    assert reading.passage[1, length:].tolist() == [0] * sig.LATENTS + [1] * sig.LATENTS + [-1] * sig.LATENTS
-    assert not reading.copyable.any()
-
-
-def test_reveal_with_one_certain_passage_is_plain_fusion(sig):
-    system, (inputs, found) = sig.reveal(), seen(sig)
-    certain = replace(found, exists=torch.tensor([[True, False, False]] * 2))
-    reading = system.read(inputs, certain)
-    states, real = system.encoder(inputs.tokens, inputs.mask, inputs.picture, None)
-    kept = system.remember(
-        found.tokens[:, 0], found.mask[:, 0], picture=found.picture[:, 0], picture_mask=found.picture_mask[:, 0]
-    )
-    joined, mask = torch.cat([states, kept.states], dim=1), torch.cat([real, kept.mask], dim=1)
-    torch.testing.assert_close(reading.states[:, : joined.shape[1]], system.fusion(joined, mask), **CLOSE)
-
-
-def test_reveals_answers_train_its_retriever(sig):
-    system, (inputs, found) = sig.reveal(), seen(sig)
-    system.log_likelihood(inputs, found, *sig.target()).sum().backward()
-    for net in (system.query_head, system.key_head, system.gate):
-        assert net.linear.weight.grad.abs().sum() > 0

@@ -21,7 +21,7 @@ __all__ = ["CandidateRow", "batch_candidates", "by_length", "to_device"]
 class CandidateRow:
     """One candidate of one question: its tokens, the retriever's score, and what memory holds of it.
 
-    tokens: token ids. states: [stored, dim] or None. key: [dim] or None.
+    tokens: token ids. states: [stored, dim] or None. key: [dim] or None. picture: [patches, dim] or None.
     """
 
     id: str
@@ -31,6 +31,7 @@ class CandidateRow:
     key: Tensor | None = None
     group: int = 0
     source: int = 0
+    picture: Tensor | None = None
 
 
 def batch_candidates(questions: Sequence[Sequence[CandidateRow]], pad: int) -> CandidateBatch:
@@ -66,6 +67,7 @@ def batch_candidates(questions: Sequence[Sequence[CandidateRow]], pad: int) -> C
         group=group,
         source=source,
         ids=[[row.id for row in rows] for rows in questions],
+        **_pictures([row.picture for row in flat], exists),
     )
 
 
@@ -82,6 +84,19 @@ def _stack(name: str, parts: Sequence[Tensor | None], exists: Tensor) -> Tensor 
         row = out[tuple(place)]
         (row[: len(part)] if part.dim() == 2 else row).copy_(part)
     return out
+
+
+def _pictures(parts: Sequence[Tensor | None], exists: Tensor) -> dict[str, Tensor]:
+    """The pictures of the candidates that exist, which may lack them, and their mask; nothing where none has one."""
+    given = next((part for part in parts if part is not None), None)
+    if given is None:
+        return {}
+    picture = given.new_zeros((*exists.shape, *given.shape))
+    mask = torch.zeros((*exists.shape, len(given)), dtype=torch.bool)
+    for place, part in zip(exists.nonzero().tolist(), parts, strict=True):
+        if part is not None:
+            picture[tuple(place)], mask[tuple(place)] = part, True
+    return {"picture": picture, "picture_mask": mask}
 
 
 def by_length(run: Callable[[Tensor, Tensor], Tensor], states: Tensor, mask: Tensor, *, rows: int = 8) -> Tensor:

@@ -16,7 +16,7 @@ from torch import nn
 
 from wellread.evaluation.flops import FlopFormula
 from wellread.reading.decoding import Generated
-from wellread.types import CandidateBatch, Inputs, Reading, TrainingBatch
+from wellread.types import CandidateBatch, Inputs, Passage, Reading, TrainingBatch
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -125,6 +125,15 @@ class System(nn.Module, ABC):
         Not padded: questions may have different numbers of probes (tokens, chunks), even none.
         """
         return None
+
+    def sees(self, image_encoder: str) -> None:
+        """Take note of what makes the features of pictures it is given, by its fingerprint. ValueError where it reads
+        no pictures, and where it was trained with those of another."""
+        raise ValueError(f"{type(self).__name__} reads no pictures; use a system that does, such as reveal.")
+
+    def source_of(self, passage: Passage) -> int:
+        """The number of the source a passage comes from, for systems that tell sources apart."""
+        return 0
 
     def searched(self, tokens: Tensor, mask: Tensor) -> Tensor:
         """Which tokens [..., tokens] of a text `retriever` goes by; of every text at least one."""

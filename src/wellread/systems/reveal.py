@@ -40,7 +40,7 @@ from wellread.reading.keeping import all_columns, keep_best
 from wellread.systems.base import Paper, Remembered, Represented
 from wellread.systems.fusion_base import FusionSystem, take
 from wellread.systems.step_base import gathered, numbers, same
-from wellread.types import CandidateBatch, Inputs, Reading, TrainingBatch
+from wellread.types import CandidateBatch, Inputs, Passage, Reading, TrainingBatch
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -188,6 +188,26 @@ class Reveal(FusionSystem):
         """Gate_M(x) Emb_Query(x) of every source, [sources, key_dim] per question."""
         return list(self._probes(self._question(inputs))[0])
 
+    def sees(self, image_encoder: str) -> None:
+        if not self.config.picture_dim:
+            raise ValueError("picture_dim=0 reads text alone; set system.picture_dim to the width of the features.")
+        if self.config.picture_encoder not in ("", image_encoder):
+            raise ValueError(
+                f"the pictures' features are of {image_encoder}, the model was trained with those of "
+                f"{self.config.picture_encoder}; make the folder of pictures again with that image encoder."
+            )
+        self.config = replace(self.config, picture_encoder=image_encoder)
+
+    def source_of(self, passage: Passage) -> int:
+        """ValueError for a source the gate does not know."""
+        known = self.config.sources
+        if passage.source not in known:
+            raise ValueError(
+                f"passage {passage.id!r} has source {passage.source!r}, the model's gate knows {', '.join(known)}; "
+                "train a model whose system.sources names all sources of the memory."
+            )
+        return known.index(passage.source)
+
     def _question(self, inputs: Inputs) -> Seen:
         return self._see(inputs.tokens, inputs.mask, inputs.picture, inputs.picture_mask, segment=1)
 
@@ -295,12 +315,13 @@ class Reveal(FusionSystem):
 
     def represent(self, batch: TrainingBatch, *, with_losses: bool = True) -> Represented:
         """Gated queries and keys, and which entries hold the answer."""
-        candidates, positive = batch.candidates, batch.positive
+        candidates, marked = batch.candidates, {"positive": batch.positive, "related": batch.related}
         question = self._question(batch.inputs)
         probes, _ = self._probes(question)
-        entries = self._entries(candidates, probes, positive)
-        positive = torch.zeros_like(candidates.exists) if positive is None else positive & candidates.exists
-        facts = {"source": self._sources(candidates), "exists": candidates.exists, "positive": positive}
+        entries = self._entries(candidates, probes, batch.positive)
+        nothing = torch.zeros_like(candidates.exists)
+        facts = {"source": self._sources(candidates), "exists": candidates.exists, "ids": numbers(candidates)}
+        facts |= {name: nothing if part is None else part & candidates.exists for name, part in marked.items()}
         losses = {}
         if with_losses:
             losses = self._value_losses(question, entries.values[candidates.exists])
@@ -308,7 +329,7 @@ class Reveal(FusionSystem):
                 reading = self._fuse(candidates, question, probes, entries)
                 found = nll(self.target_log_probs(reading, batch.target), batch.target_mask)
                 losses["nll"] = self.config.generation_weight * found
-        return Represented({"probe": probes, "key": entries.keys}, facts | {"ids": numbers(candidates)}, losses)
+        return Represented({"probe": probes, "key": entries.keys}, facts, losses)
 
     def _value_losses(self, question: Seen, values: Tensor) -> dict[str, Tensor]:
         length = question.states.detach().float().norm(dim=-1)[question.mask].mean()
@@ -320,12 +341,16 @@ class Reveal(FusionSystem):
     def joint_losses(self, parts: Sequence[Represented]) -> dict[str, Tensor]:
         """L_contra over all entries of a step, "contrastive": a mean over questions that have a right one."""
         probe, key = (gathered(parts, "vectors", name) for name in ("probe", "key"))
-        source, exists, positive, ids = (
-            gathered(parts, "facts", name) for name in ("source", "exists", "positive", "ids")
-        )
+        facts = {name: gathered(parts, "facts", name) for name in parts[0].facts}
+        ids, source = facts["ids"], facts["source"].flatten()
         every = torch.einsum("bsd,nd->bns", probe.float(), key.flatten(0, 1).float())
-        scores = every.gather(2, source.flatten()[None, :, None].expand(len(every), -1, -1))[..., 0]
+        scores = every.gather(2, source[None, :, None].expand(len(every), -1, -1))[..., 0]
         own = torch.eye(len(ids), dtype=torch.bool, device=ids.device).repeat_interleave(ids.shape[1], dim=1)
-        right = own & positive.flatten() | same(ids.masked_fill(~positive, 0), ids)
-        loss = contrastive(scores / self.config.temperature, right, exists=exists.flatten().expand_as(right))
+        right, related = (
+            own & facts[name].flatten() | same(ids.masked_fill(~facts[name], 0), ids)
+            for name in ("positive", "related")
+        )
+        loss = contrastive(
+            scores / self.config.temperature, right, exists=facts["exists"].flatten() & (right | ~related)
+        )
         return {"contrastive": self.config.contrastive_weight * loss}

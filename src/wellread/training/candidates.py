@@ -29,8 +29,8 @@ BATCH = 2048
 class Finder:
     """Finds candidates, or reads back what it found before.
 
-    index, candidates: one of them, a folder with a search index or a file of rankings. cache: the folder
-    results are kept in, None to keep none.
+    index, candidates: one of them, a folder with a search index or a file of rankings; or neither, where the search of
+    the model that is trained finds all. cache: the folder results are kept in, None to keep none.
     """
 
     index: Path | None
@@ -41,6 +41,8 @@ class Finder:
     def find(self, questions: Sequence[Question], *, top_k: int, name: str) -> list[Candidates]:
         """The best `top_k` candidates of every question, by its words; `name` is part of the cache's name."""
         _check_ids(questions)
+        if self.candidates is None and self.index is None:
+            return [Candidates((), ()) for _ in questions]
         if self.candidates is not None:
             return _of_file(self.candidates, questions, top_k)
         kept = None

@@ -153,13 +153,14 @@ class DataConfig:
     steps. drop_unanswerable: leave out questions of which no candidate or positive holds an answer; claims stay.
     refresh: steps before which the model reads the corpus anew and finds the candidates of what comes next by its
     own search, where it has one (ReAtt 3.1). refresh_share: of the candidates that are its own from then on; the rest
-    are the first ones of the index.
+    are the first ones of the index. pictures: folder of the pictures of questions and passages, for systems that see.
     """
 
     corpus: Path
     index: Path | None = None
     candidates: Path | None = None
     memory: Path | None = None
+    pictures: Path | None = None
     stages: tuple[StageConfig, ...] = (StageConfig(),)
     drop_unanswerable: bool = False
     refresh: tuple[int, ...] = ()
@@ -169,9 +170,9 @@ class DataConfig:
         starts = [stage.from_step for stage in self.stages]
         _check(
             (
-                (self.index is None) != (self.candidates is None),
+                (self.index is None) != (self.candidates is None) or self.finds_all_itself,
                 "data.index and data.candidates: give one of them, the folder of a search index or a file of "
-                "candidates.",
+                "candidates; or refresh from step 0 on with refresh_share = 1.",
             ),
             (
                 bool(starts) and starts[0] == 0 and starts == sorted(set(starts)),
@@ -186,6 +187,12 @@ class DataConfig:
                 f"data.refresh_share={self.refresh_share}; it must be above 0, at most 1.",
             ),
         )
+
+    @property
+    def finds_all_itself(self) -> bool:
+        """Whether the model's own search finds all candidates there ever are."""
+        unaided = self.index is None and self.candidates is None
+        return unaided and self.refresh[:1] == (0,) and self.refresh_share == 1
 
     def stage(self, step: int) -> StageConfig:
         """The stage that a step belongs to."""

@@ -7,10 +7,10 @@ resumed run needs to know nothing but its step.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from functools import lru_cache
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 import torch
@@ -23,7 +23,7 @@ from wellread.reading.batching import CandidateRow, batch_candidates
 from wellread.types import Candidates, Passage, Question, TrainingBatch
 
 if TYPE_CHECKING:
-    from wellread.memory.store import Memory
+    from wellread.pictures import Pictures
     from wellread.reading.frame import Frame
     from wellread.training.candidates import Finder
     from wellread.training.config import DataConfig, StageConfig, TaskConfig
@@ -35,6 +35,13 @@ BLOCK = 4096
 FRAMED_AT_ONCE = 2048
 # Tasks whose targets are labels, or begin with one.
 LABELLED = ("claim", "relevance")
+
+
+class Stored(Protocol):
+    """What passages' states, and keys where there are any, are read from: a memory on disk, or one that is trained."""
+
+    def fetch(self, ids: Sequence[str]) -> Any:
+        """`states`, one [stored, dim] per id, and `keys`, [ids, key dim] or None."""
 
 
 @dataclass(frozen=True)
@@ -75,7 +82,7 @@ def prepare_task(
     rows = [
         (question, candidates, tuple(id for id in question.positive if id in corpus))
         for question, candidates in zip(answered, found)
-        if candidates.ids
+        if candidates.ids or data.finds_all_itself
     ]
     left_out = {
         "without_answer": len(questions) - len(answered),
@@ -128,6 +135,7 @@ class PassageTokens:
     def __init__(self, frame: Frame, corpus: Corpus, ids: Iterable[str], *, progress: bool = False) -> None:
         self._frame, self._corpus = frame, corpus
         self._row: dict[str, int] = {}
+        self.about: dict[str, Passage] = {}
         self._tokens, self._starts = np.zeros(0, dtype=np.int32), np.zeros(1, dtype=np.int64)
         self.add(ids, progress=progress)
 
@@ -141,6 +149,8 @@ class PassageTokens:
                 pieces.append(np.concatenate([np.asarray(row, dtype=np.int32) for row in rows]))
                 for passage, row in zip(passages, rows):
                     self._row[passage.id] = len(self._row)
+                    if passage.metadata or passage.source != "text":  # what systems may need that tell sources apart
+                        self.about[passage.id] = replace(passage, text="", title="")
                     lengths.append(len(row))
                 bar.update(len(passages))
         self._tokens = np.concatenate(pieces)
@@ -182,28 +192,84 @@ class Example:
 
 
 def collate(
-    examples: Sequence[Example], frame: Frame, passages: PassageTokens, *, memory: Memory | None = None
+    examples: Sequence[Example],
+    frame: Frame,
+    passages: PassageTokens,
+    *,
+    memory: Stored | None = None,
+    pictures: Pictures | None = None,
+    source_of: Callable[[Passage], int] | None = None,
 ) -> TrainingBatch:
-    """Examples -> tensors. memory: read the states of the passages from it."""
-    states: dict[str, Tensor] = {}
+    """Examples -> tensors. memory: read what is stored of the passages from it. pictures: of questions and passages.
+
+    A passage is read without its picture where the question is about that very picture. source_of: the number of a
+    passage's source.
+    """
+    stored: dict[str, dict[str, Tensor]] = {}
     if memory is not None:
         ids = list(dict.fromkeys(name for example in examples for name in example.ids))
-        states = dict(zip(ids, memory.fetch(ids).states))
+        kept = memory.fetch(ids)
+        stored = {name: {"states": kept.states[row]} for row, name in enumerate(ids)}
+        if kept.keys is not None:
+            for row, name in enumerate(ids):
+                stored[name]["key"] = kept.keys[row]
+    shown = _shown(examples, passages, pictures)
+    source = {
+        name: 0 if source_of is None or name not in passages.about else source_of(passages.about[name])
+        for example in examples
+        for name in example.ids
+    }
     rows = [
         [
-            CandidateRow(id=name, tokens=passages[name], score=score, states=states.get(name))
+            CandidateRow(
+                id=name,
+                tokens=passages[name],
+                score=score,
+                source=source[name],
+                picture=shown.get((example.question.picture, name)),
+                **stored.get(name, {}),
+            )
             for name, score in zip(example.ids, example.scores)
         ]
         for example in examples
     ]
     candidates = batch_candidates(rows, frame.tokenizer.pad)
-    positive = torch.zeros(candidates.exists.shape, dtype=torch.bool)
+    positive, related = torch.zeros((2, *candidates.exists.shape), dtype=torch.bool)
     for index, example in enumerate(examples):
+        right = example.question.positive
         for column, name in enumerate(example.ids):
-            positive[index, column] = name in example.question.positive
+            about = passages.about.get(name)
+            positive[index, column] = name in right
+            related[index, column] = name not in right and about is not None and about.metadata.get("entity") in right
     target, target_mask = frame.targets([example.target for example in examples])
     inputs = frame.questions([example.question.text for example in examples])
-    return TrainingBatch(inputs, candidates, target, target_mask, positive, [example.task for example in examples])
+    if pictures is not None:
+        inputs = replace(inputs, **_named(*pictures.features([example.question.picture for example in examples])))
+    tasks = [example.task for example in examples]
+    return TrainingBatch(inputs, candidates, target, target_mask, positive, related, tasks)
+
+
+def _named(picture: Tensor, picture_mask: Tensor) -> dict[str, Tensor]:
+    return {"picture": picture, "picture_mask": picture_mask}
+
+
+def _shown(
+    examples: Sequence[Example], passages: PassageTokens, pictures: Pictures | None
+) -> dict[tuple[str | None, str], Tensor]:
+    """The features of the picture of each passage, by the question's own picture and the passage's id."""
+    if pictures is None:
+        return {}
+    wanted = {}
+    for example in examples:
+        for name in example.ids:
+            about = passages.about.get(name)
+            if about is not None and about.picture not in (None, example.question.picture):
+                wanted[example.question.picture, name] = about.picture
+    names = list(dict.fromkeys(wanted.values()))
+    if not names:
+        return {}
+    found = dict(zip(names, pictures.features(names)[0]))
+    return {pair: found[name] for pair, name in wanted.items()}
 
 
 class Batches:
@@ -218,10 +284,13 @@ class Batches:
         data: DataConfig,
         batch_size: int,
         seed: int = 0,
-        memory: Memory | None = None,
+        memory: Stored | None = None,
+        pictures: Pictures | None = None,
+        source_of: Callable[[Passage], int] | None = None,
     ) -> None:
         self.tasks, self.passages, self.frame = list(tasks), passages, frame
         self.data, self.batch_size, self.seed, self.memory = data, batch_size, seed, memory
+        self.pictures, self.source_of = pictures, source_of
         weights = np.array([task.config.weight for task in tasks], dtype=np.float64)
         self._shares = weights / weights.sum()
         self._renewed: list[tuple[int, Mapping[str, Mapping[str, Candidates]]]] = []
@@ -232,7 +301,8 @@ class Batches:
 
     def batch(self, step: int, part: int = 0, parts: int = 1) -> TrainingBatch:
         """Part `part` of `parts` of the questions of a step (steps count from 0)."""
-        return collate(self.examples(step, part, parts), self.frame, self.passages, memory=self.memory)
+        more = {"memory": self.memory, "pictures": self.pictures, "source_of": self.source_of}
+        return collate(self.examples(step, part, parts), self.frame, self.passages, **more)
 
     def examples(self, step: int, part: int = 0, parts: int = 1) -> list[Example]:
         """The questions of a step, as they are put before the reader."""

@@ -19,12 +19,14 @@ from wellread.corpus.questions import evenly, read_questions
 from wellread.corpus.store import Corpus
 from wellread.memory.store import Memory
 from wellread.model import Model
+from wellread.pictures import Pictures
 from wellread.training.candidates import Finder, open_finder
 from wellread.training.checkpoint import drop_checkpoint, has_checkpoint
 from wellread.training.config import DevConfig, Recipe, TaskConfig
 from wellread.training.data import Batches, PassageTokens, Task, prepare_task
 from wellread.training.dev import DevQuestions
 from wellread.training.loop import Evaluate, TrainReport, train
+from wellread.training.online import OnlineMemory, drop_online_memory
 from wellread.training.optimizers import ENDLESS
 from wellread.training.processes import Processes, find_processes, pick_device
 from wellread.training.refresh import OwnCandidates, drop_own_candidates
@@ -73,6 +75,7 @@ def run_recipe(
         drop_checkpoint(folder)
     if processes.main and not has_checkpoint(folder):
         drop_own_candidates(folder)
+        drop_online_memory(folder)
     processes.wait()
     check_resumable(recipe, folder)
     # The first process finds the candidates; the others read what it kept.
@@ -115,6 +118,10 @@ class _Prepared:
                 "with; leave data.refresh out."
             )
         self.memory: Memory | None = open_memory(data.memory, self.model) if data.memory else None
+        self.pictures = None
+        if data.pictures:
+            self.pictures = Pictures.open(data.pictures)
+            self.model.system.sees(self.pictures.fingerprint)
         self.model.system.to(pick_device(recipe.training.device, processes))
         self.tasks: list[Task] = [
             prepare_task(name, task, questions[name], data=data, finder=finder, corpus=corpus)
@@ -136,20 +143,17 @@ class _Prepared:
             batch_size=settings.batch_size,
             seed=settings.seed,
             memory=self.memory,
+            pictures=self.pictures,
+            source_of=self.model.system.source_of,
         )
         self.refresh = None
         if data.refresh:
-            self.refresh = OwnCandidates(
-                self.batches,
-                corpus,
-                folder,
-                data=data,
-                last=settings.steps,
-                memory=self.memory,
-                processes=processes,
-                precision=settings.precision,
-                progress=progress,
-            )
+            common = {"data": data, "last": settings.steps, "processes": processes, "precision": settings.precision}
+            common["progress"] = progress
+            if "keys" in self.model.system.stores:
+                self.refresh = OnlineMemory(self.batches, corpus, folder, **common)
+            else:
+                self.refresh = OwnCandidates(self.batches, corpus, folder, memory=self.memory, **common)
         self.dev = None
         if recipe.dev:
             self.dev = DevQuestions(

@@ -1,0 +1,211 @@
+"""The memory of a system that is trained with it: made anew with the weights reached, every so many steps.
+
+REVEAL's online memory (Hu et al. 2023, appendix F.1): the keys of all entries are on the device that trains, their
+values in the host's memory (a file that is mapped), and the entries themselves in the corpus. At every refresh all
+entries are encoded, and the questions of the steps up to the next one get candidates by the keys; what a step then
+encodes anew, with gradients, is the system's choice, and the rest is read from here. What was made is kept in the
+run's folder, so that a resumed run reads what the stopped one read.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor
+from tqdm import tqdm
+
+from wellread.model import precision_dtype
+from wellread.reading.batching import to_device
+from wellread.reading.frame import pad_rows
+from wellread.training.candidates import read_kept, write_kept
+from wellread.training.processes import Processes
+from wellread.training.refresh import OWN
+from wellread.types import Candidates, Inputs, Question
+
+if TYPE_CHECKING:
+    from wellread.corpus.store import Corpus
+    from wellread.model import Model
+    from wellread.systems.base import Remembered
+    from wellread.training.config import DataConfig
+    from wellread.training.data import Batches
+
+__all__ = ["OnlineMemory", "drop_online_memory", "search_by_source"]
+
+# Entries and questions encoded at a time; they are sorted by length first.
+BATCH = 64
+KEPT = "online"
+
+
+def drop_online_memory(folder: Path) -> None:
+    """Forget the memory of a run that begins anew."""
+    for file in folder.glob(f"{KEPT}-*.*"):
+        file.unlink()
+
+
+class _Fetched(NamedTuple):
+    states: Sequence[Tensor]
+    keys: Tensor
+
+
+class OnlineMemory:
+    """Gives `batches` candidates from each of data.refresh on, and what is stored of them.
+
+    last: the number of steps of the run. The first process encodes and searches; the others read what it kept.
+    """
+
+    def __init__(
+        self,
+        batches: Batches,
+        corpus: Corpus,
+        folder: Path,
+        *,
+        data: DataConfig,
+        last: int,
+        processes: Processes | None = None,
+        precision: str = "fp32",
+        progress: bool = True,
+    ) -> None:
+        self.steps: Sequence[int] = [step for step in data.refresh if step < last]
+        self.batches, self.folder, self.data, self.last = batches, folder, data, last
+        self.processes, self.precision, self.progress = processes or Processes(), precision, progress
+        self.ids = [passage.id for passage in corpus]
+        self._row = {name: row for row, name in enumerate(self.ids)}
+        batches.passages.add(self.ids, progress=progress)
+        about = batches.passages.about
+        numbers = [batches.source_of(about[name]) if name in about else 0 for name in self.ids]
+        self.sources = torch.tensor(numbers, dtype=torch.int64)
+        self.keys: Tensor = torch.zeros(0, 0)
+        self.values: np.ndarray = np.zeros((0, 0, 0), np.float16)
+
+    # -- a memory, as batches read it ------------------------------------------------------------------------
+
+    def fetch(self, ids: Sequence[str]) -> _Fetched:
+        """Values [stored, dim] and key of every entry, on the CPU, as they were at the last refresh."""
+        rows = [self._row[name] for name in ids]
+        values = torch.from_numpy(self.values[rows].astype(np.float32))
+        return _Fetched(list(values), self.host_keys[rows])
+
+    # -- renewed ---------------------------------------------------------------------------------------------
+
+    def __call__(self, model: Model, step: int) -> None:
+        """Encode all entries and find the candidates of the steps to the next refresh, or read both back."""
+        following = next((each for each in self.steps if each > step), self.last)
+        asked = self.batches.drawn(step, following)
+        lists = {name: self.folder / f"{OWN}-{step:06d}-{name}.jsonl" for name in asked}
+        kept = self.folder / f"{KEPT}-{step:06d}.json"
+        if self.processes.main and not (kept.is_file() and all(file.is_file() for file in lists.values())):
+            self._make(model, step)
+            for name, questions in asked.items():
+                rows = list(questions.values())
+                write_kept(lists[name], rows, self.find(model, rows, top_k=self.data.top_k))
+            kept.write_text(json.dumps({"entries": len(self.ids)}) + "\n", encoding="utf8")
+        self.processes.wait()
+        self._open(model, step)
+        self.batches.renew(step, {name: read_kept(file) for name, file in lists.items()})
+        self.batches.memory = self
+        for file in self.folder.glob(f"{KEPT}-*.*"):
+            if self.processes.main and f"-{step:06d}" not in file.name:
+                file.unlink()
+
+    def _make(self, model: Model, step: int) -> None:
+        """Write keys and values of all entries."""
+        passages, values, keys = self.batches.passages, None, None
+        order = np.argsort([len(passages[name]) for name in self.ids], kind="stable")
+        files = [self._file(step, name) for name in ("values", "keys")]
+        with tqdm(total=len(order), desc="online memory", disable=None if self.progress else True) as bar:
+            for some in np.array_split(order, max(-(-len(order) // BATCH), 1)):
+                kept = self._remember(model, [self.ids[row] for row in some])
+                if values is None:
+                    shapes = [(len(order), *part.shape[1:]) for part in (kept.states, kept.keys)]
+                    kinds = ("float16", "float32")
+                    values, keys = (
+                        np.lib.format.open_memmap(f"{file}.part", "w+", kind, shape)
+                        for file, kind, shape in zip(files, kinds, shapes)
+                    )
+                length = min(kept.states.shape[1], values.shape[1])
+                values[some, :length] = kept.states[:, :length].float().cpu().numpy()
+                keys[some] = kept.keys.float().cpu().numpy()
+                bar.update(len(some))
+        for file, array in zip(files, (values, keys)):
+            array.flush()
+            os.replace(f"{file}.part", file)
+        self._open(model, step)
+
+    def _remember(self, model: Model, names: Sequence[str]) -> Remembered:
+        passages, batches = self.batches.passages, self.batches
+        tokens, mask = pad_rows([passages[name] for name in names], model.frame.tokenizer.pad)
+        shown = {}
+        if batches.pictures is not None:
+            about = [passages.about.get(name) for name in names]
+            wanted = [None if passage is None else passage.picture for passage in about]
+            shown = dict(zip(("picture", "picture_mask"), batches.pictures.features(wanted)))
+        with self._computing(model):
+            device = model.device
+            shown = {name: part.to(device) for name, part in shown.items()}
+            return model.system.remember(tokens.to(device), mask.to(device), **shown)
+
+    @contextmanager
+    def _computing(self, model: Model) -> Iterator[None]:
+        dtype = precision_dtype(self.precision)
+        with torch.no_grad(), torch.autocast(model.device.type, dtype=dtype, enabled=dtype is not None):
+            yield
+
+    def _file(self, step: int, name: str) -> Path:
+        return self.folder / f"{KEPT}-{step:06d}-{name}.npy"
+
+    def _open(self, model: Model, step: int) -> None:
+        self.values = np.load(self._file(step, "values"), mmap_mode="r")
+        self.host_keys = torch.from_numpy(np.load(self._file(step, "keys")))
+        self.keys = self.host_keys.to(model.device)
+
+    # -- searched --------------------------------------------------------------------------------------------
+
+    def find(self, model: Model, questions: Sequence[Question], *, top_k: int) -> list[Candidates]:
+        """The best `top_k` entries of every question by the keys there are, without those hidden from it."""
+        found: list[Candidates] = []
+        sources = self.sources.to(model.device)
+        for some, inputs in self._inputs(model, questions):
+            with self._computing(model):
+                probes = torch.stack(list(model.system.seek(to_device(inputs, model.device)))).float()
+            more = max(len(question.hidden) for question in some)
+            scores, rows = search_by_source(probes, self.keys, sources, top_k=top_k + more)
+            for question, *pair in zip(some, scores.tolist(), rows.tolist()):
+                named = [(self.ids[row], score) for score, row in zip(*pair)]
+                allowed = [each for each in named if each[0] not in question.hidden][:top_k]
+                found.append(Candidates(*zip(*allowed)))
+        return found
+
+    def _inputs(self, model: Model, questions: Sequence[Question]) -> Iterator[tuple[Sequence[Question], Inputs]]:
+        pictures = self.batches.pictures
+        with tqdm(total=len(questions), desc="candidates", disable=None if self.progress else True) as bar:
+            for start in range(0, len(questions), BATCH):
+                some = questions[start : start + BATCH]
+                inputs = model.frame.questions([question.text for question in some])
+                if pictures is not None:
+                    picture, mask = pictures.features([question.picture for question in some])
+                    inputs = Inputs(inputs.tokens, inputs.mask, picture, mask)
+                yield some, inputs
+                bar.update(len(some))
+
+
+def search_by_source(probes: Tensor, keys: Tensor, sources: Tensor, *, top_k: int) -> tuple[Tensor, Tensor]:
+    """The best of all entries, each compared with the probe of its source: scores and rows, [questions, top_k].
+
+    probes: [questions, sources, dim], or one for all sources; keys: [entries, dim]; sources: [entries] int64.
+    """
+    if probes.shape[1] == 1:
+        scores = probes[:, 0] @ keys.T
+    else:
+        scores = keys.new_empty(len(probes), len(keys))
+        for source in sources.unique().tolist():
+            own = sources == source
+            scores[:, own] = probes[:, source] @ keys[own].T
+    best = scores.topk(min(top_k, len(keys)), dim=1)
+    return best.values, best.indices
