@@ -222,7 +222,8 @@ class Reveal(FusionSystem):
 
     def _scores(self, probes: Tensor, keys: Tensor, candidates: CandidateBatch) -> Tensor:
         """Gated relevance over temperature, [batch, passages] float32; -inf where there is no passage."""
-        every = torch.einsum("bsd,bpd->bps", probes, keys.float())
+        with torch.autocast(probes.device.type, enabled=False):  # bfloat16 would make ties of near entries
+            every = torch.einsum("bsd,bpd->bps", probes, keys.float())
         own = every.gather(2, self._sources(candidates)[..., None])[..., 0]
         return (own / self.config.temperature).masked_fill(~candidates.exists, -torch.inf)
 
@@ -343,7 +344,8 @@ class Reveal(FusionSystem):
         probe, key = (gathered(parts, "vectors", name) for name in ("probe", "key"))
         facts = {name: gathered(parts, "facts", name) for name in parts[0].facts}
         ids, source = facts["ids"], facts["source"].flatten()
-        every = torch.einsum("bsd,nd->bns", probe.float(), key.flatten(0, 1).float())
+        with torch.autocast(probe.device.type, enabled=False):
+            every = torch.einsum("bsd,nd->bns", probe.float(), key.flatten(0, 1).float())
         scores = every.gather(2, source[None, :, None].expand(len(every), -1, -1))[..., 0]
         own = torch.eye(len(ids), dtype=torch.bool, device=ids.device).repeat_interleave(ids.shape[1], dim=1)
         right, related = (
