@@ -101,12 +101,22 @@ def precision_dtype(precision: str) -> torch.dtype | None:
 @dataclass(frozen=True)
 class Model:
     """name: the system's name in the table. system: the nets. frame: how text becomes tokens. source: where it was
-    loaded from, a folder or one of NAMED; None for a model that is nowhere else."""
+    loaded from, a folder or one of NAMED; None for a model that is nowhere else. pictures: where the pictures of
+    passages are, for systems that read them."""
 
     name: str
     system: System
     frame: Frame
     source: str | None = None
+    pictures: Pictures | None = None
+
+    def with_pictures(self, pictures: Pictures | None) -> Model:
+        """The same model, which finds the pictures of passages there. ValueError where it reads none, and where their
+        features are not those it was trained with."""
+        if pictures is None:
+            return self
+        self.system.sees(pictures.fingerprint)
+        return dataclasses.replace(self, pictures=pictures)
 
     @property
     def device(self) -> torch.device:
@@ -142,7 +152,8 @@ class Model:
         kind, dtype = self.device.type, precision_dtype(precision)
         with torch.inference_mode(), torch.autocast(kind, dtype=dtype, enabled=dtype is not None):
             self.system.eval()
-            kept = self.system.remember(padded.to(self.device), mask.to(self.device))
+            shown = {name: part.to(self.device) for name, part in self._pictures(passages).items()}
+            kept = self.system.remember(padded.to(self.device), mask.to(self.device), **shown)
         return [
             Encoded(
                 tokens=row,
@@ -151,6 +162,20 @@ class Model:
             )
             for index, row in enumerate(tokens)
         ]
+
+    def _pictures(self, passages: Sequence[Passage]) -> dict[str, Tensor]:
+        """Features of the passages' pictures, for a system that reads them."""
+        if not self.system.reads_pictures:
+            return {}
+        if self.pictures is not None:
+            return dict(zip(("picture", "picture_mask"), self.pictures.features([item.picture for item in passages])))
+        shown = next((item for item in passages if item.picture is not None), None)
+        if shown is not None:
+            raise ValueError(
+                f"passage {shown.id!r} has a picture, which this {self.name} reads, but no folder of pictures was "
+                "given; give the one its features are in (--pictures DIR)."
+            )
+        return {}
 
     def encoder_for_memory(
         self, cutting: object = "", *, precision: str = "fp32"

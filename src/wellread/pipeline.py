@@ -20,6 +20,7 @@ from wellread.memory.build import MemorizeReport, memorize
 from wellread.memory.fingerprint import check
 from wellread.memory.store import Memory
 from wellread.model import Model, load_model, model_path, precision_dtype
+from wellread.pictures import Pictures
 from wellread.reading.batching import CandidateRow, batch_candidates, to_device
 from wellread.reading.spans import cite
 from wellread.retrieval import RETRIEVERS, default_retriever, open_index
@@ -122,6 +123,7 @@ class Pipeline:
                 tokens=tokens[place],
                 score=score,
                 group=group,
+                source=self.model.system.source_of(passages[place]),
                 states=None if states is None else states[place],
                 key=None if keys is None else keys[place],
             )
@@ -327,14 +329,17 @@ def memorize_corpus(
     retriever: str | None = None,
     batch_size: int = 32,
     precision: str = "fp32",
+    pictures: str | Path | None = None,
     progress: bool = True,
 ) -> MemorizeReport:
     """Read a corpus ahead: build or resume its memory, then the search index kept inside it.
 
     retriever: a name in RETRIEVERS, "none" for no index, None for the default: the system's own where it has one.
-    precision: of the reading,
-    "fp32" or "bf16" (see Model.encode).
+    precision: of the reading, "fp32" or "bf16" (see Model.encode). pictures: folder of the passages' pictures, for
+    models that read them.
     """
+    if pictures is not None:
+        model = model.with_pictures(Pictures.open(pictures))
     chosen = retriever or model.system.retriever or default_retriever()
     if chosen != "none":
         kind = RETRIEVERS[chosen]  # a wrong name is told before hours of reading

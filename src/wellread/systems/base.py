@@ -126,6 +126,11 @@ class System(nn.Module, ABC):
         """
         return None
 
+    @property
+    def reads_pictures(self) -> bool:
+        """Whether pictures of questions and passages change anything."""
+        return False
+
     def sees(self, image_encoder: str) -> None:
         """Take note of what makes the features of pictures it is given, by its fingerprint. ValueError where it reads
         no pictures, and where it was trained with those of another."""

@@ -25,20 +25,20 @@ means over tokens. BERT's states are normed where they come out of a layer; ther
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import partial
-from typing import TYPE_CHECKING, ClassVar, Literal
+from typing import TYPE_CHECKING, ClassVar
 
 import torch
 from torch import nn
 
-from wellread.config import require
 from wellread.losses import alignment, contrastive, decorrelation, log_softmax_over, nll
 from wellread.nn.multimodal import Multimodal, Seen
 from wellread.reading.attentive import Weighed, side_by_side
 from wellread.reading.keeping import all_columns, keep_best
 from wellread.systems.base import Paper, Remembered, Represented
 from wellread.systems.fusion_base import FusionSystem, take
+from wellread.systems.reveal_base import Entries, RevealConfig
 from wellread.systems.step_base import gathered, numbers, same
 from wellread.types import CandidateBatch, Inputs, Passage, Reading, TrainingBatch
 
@@ -55,72 +55,6 @@ ENTRIES_AT = 1000
 SIZES = ("head_layers", "key_dim", "num_latents", "compress", "perceiver_layers", "picture_dim", "picture_colours")
 SIZES += ("patches", "patch_width")
 MADE_BY = tuple(f"nets.{name}." for name in ("key_head", "compress", "patches", "glance"))
-
-
-@dataclass(frozen=True)
-class RevealConfig:
-    """What the paper varies, and the sizes of what is added to the reader.
-
-    lower_layers: of the encoder's layers, those that are b; the others are F. head_layers: of the query and of the key
-    head, begun as copies of the first of F. key_dim: of queries and keys. num_latents, compress: value tokens per
-    entry, made by a Perceiver of perceiver_layers or the first of b(z) (appendix B, table 1). sources: of entries, by
-    name; what is asked of several is weighed by the gate. temperature: divides the gated relevance. fusion: attentive,
-    or plain: without p(z | x) (appendix F). reencoded: entries whose text is read too, and, in training, which are
-    made anew. train_encoder: b's text layers. picture_dim: width of a patch's features, 0 to read text alone;
-    picture_colours: how many of them, the last ones, are plain colours. patches: of a picture; patch_width: to the
-    width of so many they are averaged. *_weight: of the losses; generation_weight 0 reads nothing (warm start).
-    picture_encoder: the fingerprint of what made the features, filled in by training.
-    """
-
-    lower_layers: int | None = None
-    head_layers: int = 1
-    key_dim: int = 256
-    num_latents: int = 8
-    compress: Literal["perceiver", "first"] = "perceiver"
-    perceiver_layers: int = 1
-    sources: tuple[str, ...] = ("text",)
-    temperature: float = 0.05
-    fusion: Literal["attentive", "plain"] = "attentive"
-    reencoded: int = 2
-    train_encoder: bool = False
-    picture_dim: int = 0
-    picture_colours: int = 0
-    patches: int = 49
-    patch_width: int = 3
-    picture_encoder: str = ""
-    generation_weight: float = 1.0
-    contrastive_weight: float = 1.0
-    decorrelation_weight: float = 0.01
-    alignment_weight: float = 0.01
-
-    def __post_init__(self) -> None:
-        for name in ("head_layers", "key_dim", "num_latents", "perceiver_layers", "patches", "patch_width"):
-            require(getattr(self, name) >= 1, f"{name}={getattr(self, name)}; it must be at least 1.")
-        for name in ("reencoded", "picture_dim", "picture_colours"):
-            require(getattr(self, name) >= 0, f"{name}={getattr(self, name)}; it must not be negative.")
-        for name in ("generation_weight", "contrastive_weight", "decorrelation_weight", "alignment_weight"):
-            require(getattr(self, name) >= 0, f"{name}={getattr(self, name)}; it must not be negative.")
-        require(self.temperature > 0, f"temperature={self.temperature}; it must be above 0.")
-        require(
-            len(self.sources) > 0 and len(set(self.sources)) == len(self.sources),
-            f"sources={list(self.sources)}; name at least one, and each once.",
-        )
-        require(
-            self.picture_colours <= self.picture_dim,
-            f"picture_colours={self.picture_colours} but picture_dim={self.picture_dim}; they are a part of it.",
-        )
-
-
-@dataclass(frozen=True, slots=True)
-class _Entries:
-    """keys [batch, passages, key_dim]; values [batch, passages, stored, dim] and which are real; the columns that are
-    best, [batch, reencoded], and the text states of these, [batch, reencoded, tokens, dim]."""
-
-    keys: Tensor
-    values: Tensor
-    real: Tensor
-    best: Tensor
-    text: Tensor
 
 
 class Reveal(FusionSystem):
@@ -188,6 +122,10 @@ class Reveal(FusionSystem):
         """Gate_M(x) Emb_Query(x) of every source, [sources, key_dim] per question."""
         return list(self._probes(self._question(inputs))[0])
 
+    @property
+    def reads_pictures(self) -> bool:
+        return self.config.picture_dim > 0
+
     def sees(self, image_encoder: str) -> None:
         if not self.config.picture_dim:
             raise ValueError("picture_dim=0 reads text alone; set system.picture_dim to the width of the features.")
@@ -240,7 +178,7 @@ class Reveal(FusionSystem):
         reading = self._fuse(candidates, question, probes, self._entries(candidates, probes))
         return reading.with_extras(gate=gates.gather(1, self._sources(candidates)))
 
-    def _entries(self, candidates: CandidateBatch, probes: Tensor, positive: Tensor | None = None) -> _Entries:
+    def _entries(self, candidates: CandidateBatch, probes: Tensor, positive: Tensor | None = None) -> Entries:
         """Keys and values of all candidates, from memory or made now, and the text of the best.
 
         In training the best are made anew whatever memory holds. positive: candidates that come before all others.
@@ -260,21 +198,21 @@ class Reveal(FusionSystem):
         real = values.ne(0).any(-1)  # a memory's values are padded with zeros
         near = replace(take(candidates, best), states=None, keys=None)
         if not (self.training and torch.is_grad_enabled() and fewer):
-            return _Entries(keys, values, real, best, self.passage_states(near))
+            return Entries(keys, values, real, best, self.passage_states(near))
         made = self._make(near)
         keys = keys.scatter(1, best[..., None].expand_as(made.keys), made.keys)
         values = values.scatter(1, best[..., None, None].expand_as(made.values), made.values)
-        return _Entries(keys, values, real, best, made.text)
+        return Entries(keys, values, real, best, made.text)
 
-    def _make(self, candidates: CandidateBatch) -> _Entries:
+    def _make(self, candidates: CandidateBatch) -> Entries:
         """All entries as `remember` makes them, [batch, passages, ...], and their text states."""
         parts = (candidates.tokens, candidates.mask, candidates.picture, candidates.picture_mask)
         seen = self._see(*(None if part is None else part.flatten(0, 1) for part in parts), segment=0)
         made = (self.nets.key(seen), *self.nets.values(seen), seen.text)
         keys, values, real, text = (part.unflatten(0, candidates.exists.shape) for part in made)
-        return _Entries(keys, values, real, all_columns(candidates.exists), text)
+        return Entries(keys, values, real, all_columns(candidates.exists), text)
 
-    def _fuse(self, candidates: CandidateBatch, question: Seen, probes: Tensor, entries: _Entries) -> Reading:
+    def _fuse(self, candidates: CandidateBatch, question: Seen, probes: Tensor, entries: Entries) -> Reading:
         exists, every, best = candidates.exists, all_columns(candidates.exists), entries.best
         scores = self._scores(probes, entries.keys, candidates)
         chance = log_softmax_over(scores, exists).exp().masked_fill(~exists, 0.0)

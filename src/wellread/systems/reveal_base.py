@@ -1,0 +1,79 @@
+"""What REVEAL is set up with, and what it holds of the entries of a question while it reads."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Literal
+
+from wellread.config import require
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+__all__ = ["Entries", "RevealConfig"]
+
+
+@dataclass(frozen=True)
+class RevealConfig:
+    """What the paper varies, and the sizes of what is added to the reader.
+
+    lower_layers: of the encoder's layers, those that are b; the others are F. head_layers: of the query and of the key
+    head, begun as copies of the first of F. key_dim: of queries and keys. num_latents, compress: value tokens per
+    entry, made by a Perceiver of perceiver_layers or the first of b(z) (appendix B, table 1). sources: of entries, by
+    name; what is asked of several is weighed by the gate. temperature: divides the gated relevance. fusion: attentive,
+    or plain: without p(z | x) (appendix F). reencoded: entries whose text is read too, and, in training, which are
+    made anew. train_encoder: b's text layers. picture_dim: width of a patch's features, 0 to read text alone;
+    picture_colours: how many of them, the last ones, are plain colours. patches: of a picture; patch_width: to the
+    width of so many they are averaged. *_weight: of the losses; generation_weight 0 reads nothing (warm start).
+    picture_encoder: the fingerprint of what made the features, filled in by training.
+    """
+
+    lower_layers: int | None = None
+    head_layers: int = 1
+    key_dim: int = 256
+    num_latents: int = 8
+    compress: Literal["perceiver", "first"] = "perceiver"
+    perceiver_layers: int = 1
+    sources: tuple[str, ...] = ("text",)
+    temperature: float = 0.05
+    fusion: Literal["attentive", "plain"] = "attentive"
+    reencoded: int = 2
+    train_encoder: bool = False
+    picture_dim: int = 0
+    picture_colours: int = 0
+    patches: int = 49
+    patch_width: int = 3
+    picture_encoder: str = ""
+    generation_weight: float = 1.0
+    contrastive_weight: float = 1.0
+    decorrelation_weight: float = 0.01
+    alignment_weight: float = 0.01
+
+    def __post_init__(self) -> None:
+        for name in ("head_layers", "key_dim", "num_latents", "perceiver_layers", "patches", "patch_width"):
+            require(getattr(self, name) >= 1, f"{name}={getattr(self, name)}; it must be at least 1.")
+        for name in ("reencoded", "picture_dim", "picture_colours"):
+            require(getattr(self, name) >= 0, f"{name}={getattr(self, name)}; it must not be negative.")
+        for name in ("generation_weight", "contrastive_weight", "decorrelation_weight", "alignment_weight"):
+            require(getattr(self, name) >= 0, f"{name}={getattr(self, name)}; it must not be negative.")
+        require(self.temperature > 0, f"temperature={self.temperature}; it must be above 0.")
+        require(
+            len(self.sources) > 0 and len(set(self.sources)) == len(self.sources),
+            f"sources={list(self.sources)}; name at least one, and each once.",
+        )
+        require(
+            self.picture_colours <= self.picture_dim,
+            f"picture_colours={self.picture_colours} but picture_dim={self.picture_dim}; they are a part of it.",
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class Entries:
+    """keys [batch, passages, key_dim]; values [batch, passages, stored, dim] and which are real; the columns that are
+    best, [batch, reencoded], and the text states of these, [batch, reencoded, tokens, dim]."""
+
+    keys: Tensor
+    values: Tensor
+    real: Tensor
+    best: Tensor
+    text: Tensor
