@@ -33,8 +33,9 @@ from wellread.systems import SYSTEMS
 from wellread.types import Passage
 
 if TYPE_CHECKING:
-    from torch import nn
+    from torch import Tensor, nn
 
+    from wellread.pictures import Pictures
     from wellread.systems.base import System
 
 __all__ = [

@@ -96,10 +96,13 @@ class OnlineMemory:
 
     def __call__(self, model: Model, step: int) -> None:
         """Encode all entries and find the candidates of the steps to the next refresh, or read both back."""
+        if any(self._kept(later).is_file() for later in self.steps if later > step):
+            return  # a resumed run is beyond this one
+        model.system.eval()
         following = next((each for each in self.steps if each > step), self.last)
         asked = self.batches.drawn(step, following)
         lists = {name: self.folder / f"{OWN}-{step:06d}-{name}.jsonl" for name in asked}
-        kept = self.folder / f"{KEPT}-{step:06d}.json"
+        kept = self._kept(step)
         if self.processes.main and not (kept.is_file() and all(file.is_file() for file in lists.values())):
             self._make(model, step)
             for name, questions in asked.items():
@@ -156,6 +159,10 @@ class OnlineMemory:
         dtype = precision_dtype(self.precision)
         with torch.no_grad(), torch.autocast(model.device.type, dtype=dtype, enabled=dtype is not None):
             yield
+
+    def _kept(self, step: int) -> Path:
+        """What is written when all of a refresh is there."""
+        return self.folder / f"{KEPT}-{step:06d}.json"
 
     def _file(self, step: int, name: str) -> Path:
         return self.folder / f"{KEPT}-{step:06d}-{name}.npy"

@@ -1,0 +1,203 @@
+"""The memory that is trained along: what is stored, what is found, and that a stopped run goes on with the same."""
+
+from __future__ import annotations
+
+from copy import deepcopy
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from wellread.config import from_mapping
+from wellread.corpus.store import Corpus
+from wellread.model import Model, build_model
+from wellread.nn.building import build_from_scratch
+from wellread.reading.frame import FrameConfig
+from wellread.systems import SYSTEMS
+from wellread.training.config import DataConfig, StageConfig, TaskConfig, TrainingConfig
+from wellread.training.data import Batches, PassageTokens, Task
+from wellread.training.loop import train
+from wellread.training.online import OnlineMemory, drop_online_memory, search_by_source
+from wellread.types import Candidates, Inputs, Passage, Question
+
+COLOURS = ("red", "green", "blue", "white")
+ENTRIES = [
+    Passage(f"f{n}", f"thing {n} is {COLOURS[n % 4]}", "Thing", {"picture": f"img{n}"} if n % 2 else {}, "facts")
+    for n in range(8)
+] + [
+    Passage(f"c{n}", f"a picture of thing {n}", "", {"picture": f"cap{n}", "entity": f"f{n}"}, "captions")
+    for n in range(4)
+]
+QUESTIONS = [
+    Question(
+        f"q{n}",
+        "what colour is it",
+        (COLOURS[n % 4],),
+        (f"f{n}",),
+        metadata={"image": f"img{n}" if n == 1 else f"ask{n}", "hidden": [f"c{n}"]},
+    )
+    for n in range(8)
+]
+OPTIONS = {"sources": ("facts", "captions"), "picture_dim": 6, "patches": 4, "patch_width": 2, "num_latents": 3}
+OPTIONS |= {"key_dim": 8, "reencoded": 1}
+DATA = DataConfig(Path("c"), refresh=(0, 2), stages=(StageConfig(top_k=3, gold_share=1.0),))
+
+
+class Pictures:
+    """Features that follow from the picture's name."""
+
+    fingerprint = "a net"
+
+    def features(self, names):
+        picture, mask = torch.zeros(len(names), 4, 6), torch.zeros(len(names), 4, dtype=torch.bool)
+        for row, name in enumerate(names):
+            if name is not None:
+                seed = int.from_bytes(name.encode(), "little") % 2**31
+                picture[row] = torch.randn(4, 6, generator=torch.Generator().manual_seed(seed))
+                mask[row] = True
+        return picture, mask
+
+
+@pytest.fixture(scope="module")
+def corpus(tmp_path_factory) -> Corpus:
+    return Corpus.write(ENTRIES, tmp_path_factory.mktemp("things") / "corpus")
+
+
+@pytest.fixture
+def model() -> Model:
+    texts = [f"{entry.title} {entry.text}" for entry in ENTRIES] + [question.text for question in QUESTIONS]
+    sizes = {"vocab_size": 120, "dim": 16, "layers": 3, "heads": 2, "decoder_layers": 1, "family": "bert"}
+    return build_model("reveal", OPTIONS, *build_from_scratch(texts, **sizes), frame=FrameConfig(passage_tokens=16))
+
+
+def batches(model: Model, corpus: Corpus) -> Batches:
+    nothing = [Candidates((), ()) for _ in QUESTIONS]
+    task = Task("vqa", TaskConfig(Path("x")), QUESTIONS, nothing, [item.positive for item in QUESTIONS], {})
+    passages = PassageTokens(model.frame, corpus, corpus.ids())
+    more = {"pictures": Pictures(), "source_of": model.system.source_of}
+    return Batches([task], passages, model.frame, data=DATA, batch_size=4, **more)
+
+
+def online(model: Model, corpus: Corpus, folder: Path) -> OnlineMemory:
+    return OnlineMemory(batches(model, corpus), corpus, folder, data=DATA, last=4, progress=False)
+
+
+def alone(model: Model, entry: Passage):
+    """What an entry by itself is remembered as."""
+    with torch.no_grad():
+        return model.with_pictures(Pictures()).encode([entry])[0]
+
+
+def test_what_is_stored_is_what_the_model_remembers(model, corpus, tmp_path):
+    memory = online(model, corpus, tmp_path)
+    memory(model, 0)
+    for entry in ENTRIES:
+        kept = memory.fetch([entry.id])
+        wanted = alone(model, entry)
+        # Values are kept in float16, eleven bits.
+        torch.testing.assert_close(kept.states[0], wanted.states, rtol=1e-3, atol=2e-3)
+        torch.testing.assert_close(kept.keys[0], wanted.keys, rtol=1e-4, atol=2e-5)
+
+
+def test_what_is_found_is_what_scores_highest_of_what_may_be_read(model, corpus, tmp_path):
+    torch.nn.init.normal_(model.system.gate.weight, std=3.0)
+    memory = online(model, corpus, tmp_path)
+    memory(model, 0)
+    found = memory.find(model, QUESTIONS, top_k=5)
+    for question, candidates in zip(QUESTIONS, found):
+        asked = model.frame.questions([question.text])
+        with torch.no_grad():
+            probe = model.system.seek(Inputs(asked.tokens, asked.mask, *Pictures().features([question.picture])))[0]
+        scores = {entry.id: float(probe[model.system.source_of(entry)] @ alone(model, entry).keys) for entry in ENTRIES}
+        allowed = sorted((name for name in scores if name not in question.hidden), key=scores.get, reverse=True)
+        assert list(candidates.ids) == allowed[:5]
+        assert candidates.scores == pytest.approx([scores[name] for name in allowed[:5]], abs=1e-5)
+        assert f"c{question.id[1:]}" not in candidates.ids
+
+
+def test_batches_read_pictures_sources_and_what_is_stored(model, corpus, tmp_path):
+    memory = online(model, corpus, tmp_path)
+    memory(model, 0)
+    source = memory.batches
+    batch, examples = source.batch(0), source.examples(0)
+    about = {entry.id: entry for entry in ENTRIES}
+    for row, example in enumerate(examples):
+        torch.testing.assert_close(batch.inputs.picture[row], Pictures().features([example.question.picture])[0][0])
+        assert example.question.positive[0] in example.ids  # gold_share = 1
+        for column, name in enumerate(example.ids):
+            entry = about[name]
+            assert batch.candidates.source[row, column] == OPTIONS["sources"].index(entry.source)
+            own = entry.picture == example.question.picture
+            assert bool(batch.candidates.picture_mask[row, column].any()) == (entry.picture is not None and not own)
+            assert bool(batch.positive[row, column]) == (name in example.question.positive)
+            assert bool(batch.related[row, column]) == (entry.metadata.get("entity") in example.question.positive)
+    kept = memory.fetch([example.ids[0] for example in examples])
+    torch.testing.assert_close(batch.candidates.keys[:, 0], kept.keys)
+    torch.testing.assert_close(batch.candidates.states[:, 0], torch.stack(list(kept.states)))
+
+
+def test_a_question_is_not_read_with_its_own_picture(model, corpus, tmp_path):
+    source = batches(model, corpus)
+    source.renew(0, {"vqa": {item.id: Candidates(("f1", "f3"), (2.0, 1.0)) for item in QUESTIONS}})
+    for step in range(4):
+        batch = source.batch(step)
+        for row, example in enumerate(source.examples(step)):
+            place = example.ids.index("f1")
+            assert bool(batch.candidates.picture_mask[row, place].any()) == (example.question.picture != "img1")
+
+
+def run(model: Model, corpus: Corpus, folder: Path, steps: int = 4) -> dict:
+    memory = online(model, corpus, folder)
+    config = TrainingConfig(steps=steps, schedule_steps=4, batch_size=4, learning_rate=1e-2, save_every=1, device="cpu")
+    train(model, memory.batches, config, out=folder, refresh=memory, progress=False)
+    return {name: weight.detach().clone() for name, weight in model.system.named_parameters()}
+
+
+def test_a_stopped_run_goes_on_as_an_unbroken_one(model, corpus, tmp_path):
+    first, second, third = (deepcopy(model) for _ in range(3))
+    whole = run(first, corpus, tmp_path / "whole")
+    run(second, corpus, tmp_path / "parts", steps=3)
+    resumed = run(third, corpus, tmp_path / "parts")
+    moved = [name for name in whole if not torch.equal(whole[name], dict(model.system.named_parameters())[name])]
+    assert any(name.startswith("nets.key_head.") for name in moved)
+    assert all(torch.equal(whole[name], resumed[name]) for name in whole)
+    kept = sorted(file.name for file in (tmp_path / "whole").glob("online-*"))
+    assert kept == ["online-000002-keys.npy", "online-000002-values.npy", "online-000002.json"]
+    drop_online_memory(tmp_path / "whole")
+    assert not list((tmp_path / "whole").glob("online-*"))
+
+
+def test_a_run_that_finds_everything_itself_needs_no_index():
+    assert DATA.finds_all_itself
+    with pytest.raises(ValueError, match=r"give one of them.*or refresh from step 0 on with refresh_share = 1"):
+        DataConfig(Path("c"), refresh=(2,))
+    with pytest.raises(ValueError, match=r"or refresh from step 0 on"):
+        DataConfig(Path("c"), refresh=(0,), refresh_share=0.5)
+
+
+def test_every_source_is_searched_with_its_own_probe():
+    generator = torch.Generator().manual_seed(0)
+    probes, keys = torch.randn(3, 2, 4, generator=generator), torch.randn(9, 4, generator=generator)
+    sources = torch.arange(9) % 2
+    scores, rows = search_by_source(probes, keys, sources, top_k=4)
+    every = np.array([[float(probes[q, sources[k]] @ keys[k]) for k in range(9)] for q in range(3)])
+    assert rows.tolist() == np.argsort(-every, axis=1)[:, :4].tolist()
+    assert scores.numpy() == pytest.approx(np.sort(every)[:, ::-1][:, :4], abs=1e-6)
+    one, _ = search_by_source(probes[:, :1], keys, sources, top_k=20)
+    assert one.shape == (3, 9)
+
+
+def test_pictures_that_are_not_given_are_asked_for(model):
+    with pytest.raises(ValueError, match=r"passage 'f1' has a picture, which this reveal reads, but no folder"):
+        model.encode([ENTRIES[1]])
+    assert model.encode([ENTRIES[0]])[0].keys.shape == (8,)
+
+
+def test_other_systems_read_no_pictures(tiny, model):
+    kind = SYSTEMS["fid"]
+    other = replace(model, name="fid", system=kind(from_mapping(kind.Config, {}), tiny.reader("bert")))
+    with pytest.raises(ValueError, match=r"FiD reads no pictures"):
+        other.with_pictures(Pictures())
+    assert other.encode([ENTRIES[1]])[0].states is None
