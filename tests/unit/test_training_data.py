@@ -159,7 +159,7 @@ def test_states_come_from_memory(frame, corpus):
     class Memory:
         def fetch(self, ids):
             rows = [torch.full((3, 5), float(name[1:])) for name in ids]
-            return type("Rows", (), {"states": rows})
+            return type("Rows", (), {"states": rows, "keys": None})
 
     source = batches([task()], frame, corpus)
     batch = collate(source.examples(0), frame, source.passages, memory=Memory())
