@@ -7,7 +7,7 @@ beside every field. `mask` is True on real tokens, everywhere.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
@@ -114,13 +114,15 @@ class Probe:
     words: text for lexical search and for retrievers that own their encoder.
     vectors: [probes, dim] for search by vectors: one row for a single vector (dense), one per token (late
         interaction), one per chunk (RETRO).
+    picture: what is asked about, by id or by file, for search by looks.
     """
 
     words: str | None = None
     vectors: Tensor | None = None
+    picture: str | None = None
 
     def __post_init__(self) -> None:
-        if self.words is None and self.vectors is None:
+        if self.words is None and self.vectors is None and self.picture is None:
             raise ValueError("the probe is empty; give words, vectors, or both.")
         if self.vectors is not None and self.vectors.dim() != 2:
             shape = tuple(self.vectors.shape)
@@ -152,6 +154,13 @@ class Candidates:
     def top(self, count: int) -> Candidates:
         """The first `count` candidates."""
         return Candidates(self.ids[:count], self.scores[:count], self.group[:count])
+
+    def without(self, ids: Collection[str]) -> Candidates:
+        """The candidates less some, in the same order."""
+        if not ids or not set(ids).intersection(self.ids):
+            return self
+        rows = [row for row, name in enumerate(self.ids) if name not in ids]
+        return Candidates(*(tuple(part[row] for row in rows) for part in (self.ids, self.scores, self.group)))
 
 
 @dataclass(frozen=True, slots=True)

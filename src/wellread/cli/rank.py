@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 @click.option("--index", required=True, type=click.Path(path_type=Path), help="Folder of the search index.")
 @click.option("--split", default=None, help="Only the questions of this split, such as test.")
 @click.option("--top-k", default=100, show_default=True, type=POSITIVE, help="How many are ranked for every question.")
+@click.option("--where", multiple=True, metavar="KEY=VALUE", help="Only passages with this metadata, or this source.")
 @click.option("--limit", default=None, type=POSITIVE, help="This many questions, evenly spaced.")
 @click.option("--run-out", default=None, type=click.Path(path_type=Path), help="Write the rankings to this TREC run.")
 @click.option("--run-name", default="wellread", show_default=True, help="What the run calls itself.")
@@ -41,13 +42,14 @@ def command(questions: Path, as_json: bool, **choice: Any) -> None:
     QUESTIONS is a file of questions that name their passages (positive), or a BEIR folder. Where it names documents
     that were cut into passages, a document ranks where its best passage does. recall@K is the share of the relevant
     passages that is among the first K; measures with K above --top-k are left out. All have
-    95 % intervals.
+    95 % intervals. Passages that are hidden from a question (`hidden`) are not ranked for it.
 
     \b
     Example:
       wellread rank scifact --split test --index index --run-out lexical.trec
       wellread rank scifact --split test --index dense --baseline lexical.trec --json
     """
+    from wellread.config import parse_settings
     from wellread.evaluation.ranking import check_available, compare
     from wellread.retrieval import open_index
     from wellread.retrieval.documents import Documents
@@ -62,7 +64,7 @@ def command(questions: Path, as_json: bool, **choice: Any) -> None:
     other = difference = None
     if choice["baseline"] is not None:  # first: what is wrong with it is told before a long search
         other = _judge(asked, _baseline(choice["baseline"], asked, choice["top_k"], documents), choice)
-    found, milliseconds = _search(index, asked, choice["top_k"], documents)
+    found, milliseconds = _search(index, asked, choice["top_k"], documents, parse_settings(choice["where"]) or None)
     if choice["run_out"] is not None:
         write_run(choice["run_out"], asked, found, name=choice["run_name"])
     report = _judge(asked, found, choice)
@@ -112,7 +114,11 @@ def _check_known(names: Documents, relevant: list[str], questions: Path, index: 
 
 
 def _search(
-    index: Any, questions: Sequence[Question], top_k: int, documents: Documents | None
+    index: Any,
+    questions: Sequence[Question],
+    top_k: int,
+    documents: Documents | None,
+    where: dict[str, Any] | None = None,
 ) -> tuple[list[Candidates], float]:
     """What is found for every question, and milliseconds per question."""
     from wellread.retrieval.documents import search_documents
@@ -121,10 +127,13 @@ def _search(
 
     if isinstance(index, GivenRetriever):
         index.know(questions)
-    probes = [Probe(words=question.text) for question in questions]
+    probes = [Probe(words=question.text, picture=question.picture) for question in questions]
     index.search(probes[:1], top_k=top_k)  # what is loaded at the first search is on no question's clock
     start = time.perf_counter()
-    found = search_documents(index, probes, top_k=top_k, documents=documents, progress=True)
+    more = 0 if documents else max(len(question.hidden) for question in questions)
+    found = search_documents(index, probes, top_k=top_k + more, documents=documents, where=where, progress=True)
+    if more:
+        found = [row.without(question.hidden).top(top_k) for question, row in zip(questions, found)]
     return found, 1000 * (time.perf_counter() - start) / len(probes)
 
 

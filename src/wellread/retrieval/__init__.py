@@ -24,6 +24,7 @@ RETRIEVERS = Registry(
     {
         "lexical": "wellread.retrieval.lexical:LexicalRetriever",
         "dense": "wellread.retrieval.dense:DenseRetriever",
+        "visual": "wellread.retrieval.visual:VisualRetriever",
         "reatt": "wellread.retrieval.tokens:TokenRetriever",
         "hybrid": "wellread.retrieval.hybrid:HybridRetriever",
         "given": "wellread.retrieval.given:GivenRetriever",

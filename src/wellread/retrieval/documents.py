@@ -7,7 +7,7 @@ document ranks where its best passage does, and has that passage's score (the ma
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import pyarrow as pa
@@ -86,6 +86,7 @@ def search_documents(
     *,
     top_k: int,
     documents: Documents | None = None,
+    where: Mapping[str, Any] | None = None,
     progress: bool = False,
 ) -> list[Candidates]:
     """The best `top_k` documents of every probe, best first; its best passages where `documents` is None.
@@ -97,18 +98,24 @@ def search_documents(
         for start in range(0, len(probes), BATCH):
             some = probes[start : start + BATCH]
             if documents is None:
-                found += retriever.search(some, top_k=top_k)
+                found += retriever.search(some, top_k=top_k, where=where)
             else:
-                found += _search_some(retriever, some, top_k, documents)
+                found += _search_some(retriever, some, top_k, documents, where)
             bar.update(len(some))
     return found
 
 
-def _search_some(retriever: Retriever, probes: Sequence[Probe], top_k: int, documents: Documents) -> list[Candidates]:
+def _search_some(
+    retriever: Retriever,
+    probes: Sequence[Probe],
+    top_k: int,
+    documents: Documents,
+    where: Mapping[str, Any] | None,
+) -> list[Candidates]:
     found: dict[int, Candidates] = {}
     short, depth = list(range(len(probes))), top_k
     while short:
-        passages = retriever.search([probes[number] for number in short], top_k=depth)
+        passages = retriever.search([probes[number] for number in short], top_k=depth, where=where)
         folded = documents.fold(passages)
         found |= {number: candidates.top(top_k) for number, candidates in zip(short, folded)}
         short = [

@@ -74,17 +74,12 @@ def seek(
         for start in range(0, len(questions), BATCH):
             some = questions[start : start + BATCH]
             more = max(len(question.hidden) for question in some)
-            rows = index.search([Probe(words=question.words) for question in some], top_k=top_k + more)
-            found += [_allowed(*pair, top_k) for pair in zip(some, rows, strict=True)]
+            rows = index.search(
+                [Probe(words=question.words, picture=question.picture) for question in some], top_k=top_k + more
+            )
+            found += [row.without(question.hidden).top(top_k) for question, row in zip(some, rows, strict=True)]
             bar.update(len(some))
     return found
-
-
-def _allowed(question: Question, found: Candidates, top_k: int) -> Candidates:
-    if not set(question.hidden) & set(found.ids):
-        return found.top(top_k)
-    rows = [row for row, name in enumerate(found.ids) if name not in question.hidden][:top_k]
-    return Candidates(*(tuple(part[row] for row in rows) for part in (found.ids, found.scores, found.group)))
 
 
 def open_finder(
