@@ -127,3 +127,17 @@ def test_extras_are_added_to_a_new_reading():
     assert more.extras == {"a": 1, "b": 2}
     assert reading.extras == {"a": 1}
     assert more.states is reading.states
+
+
+def test_pictures_are_named_in_the_metadata():
+    assert Passage("a", "x", metadata={"picture": "p", "image": "i"}).picture == "p"
+    assert Passage("a", "x", metadata={"image": "i"}).picture is None
+    assert Question("q", "x", metadata={"image": "i"}).picture == "i"
+    assert Question("q", "x", metadata={"image": {"bytes": b""}}).picture is None
+    assert Probe(picture="p").words is None
+
+
+def test_candidates_without_some_keep_their_order():
+    found = Candidates(("a", "b", "c"), (3, 2, 1), (0, 1, 0))
+    assert found.without(("b", "z")) == Candidates(("a", "c"), (3, 1), (0, 0))
+    assert found.without(()) is found

@@ -31,6 +31,9 @@ def command(as_json: bool, keep: str | None, run_out: str | None, **choice: Any)
     Where the questions name passages that hold the answer, recall@K says for how many of them retrieval found one
     among the first K; nDCG@10 and MRR@10 judge the same order.
 
+    Questions about pictures also have VQA accuracy, captions BLEU and CIDEr; questions that say their type are
+    scored by type as well.
+
     Where the questions name the passages that prove their answers, KILT's measures come too: R-precision, recall@5,
     and EM, F1 or accuracy that count only where the proof is ranked first.
 
@@ -41,6 +44,7 @@ def command(as_json: bool, keep: str | None, run_out: str | None, **choice: Any)
     from wellread.corpus.questions import evenly, read_questions
     from wellread.evaluation.ranking import available
     from wellread.evaluation.report import can_be_scored
+    from wellread.evaluation.vision import captions_available
     from wellread.retrieval.given import write_run
 
     questions = read_questions(choice["questions"], split=choice["split"])
@@ -51,6 +55,8 @@ def command(as_json: bool, keep: str | None, run_out: str | None, **choice: Any)
     say(f"{len(questions)} questions")
     if not available() and any(question.positive for question in questions):
         say("ndcg@10 and mrr@10 are left out; they need: pip install 'wellread[ranking]'")
+    if any(question.task == "caption" for question in questions) and not captions_available():
+        say("bleu and cider are left out; they need: pip install 'wellread[captions]'")
     found = pipeline.retrieve([question.text for question in questions], top_k=max(choice["top_k"], DEPTH))
     if run_out is not None:
         write_run(run_out, questions, found, name=pipeline.model.name)

@@ -6,8 +6,9 @@ claims that bring their own evidence have layouts of their own.
 
 Metadata that the evaluation understands: `provenance_sets` (lists of ids that count only together; without it
 every positive passage is enough alone), `provenance_pages` (those ids are pages, of which passages were cut; KILT),
-`answer_regex` (CuratedTREC: an answer is right where the expression matches it) and `type` (scores of each type).
-A `picture` or `image` is what is asked about, by id or by file; rows of pictures and captions ask for the caption.
+`answer_regex` (CuratedTREC: an answer is right where the expression matches it), `type` (scores of each type) and
+`votes` (how many annotators gave each answer about a picture). A `picture` or `image` is what is asked about, by id or
+by file; rows of pictures and captions ask for the caption.
 """
 
 from __future__ import annotations
@@ -182,7 +183,10 @@ def _question(row: Row, file: str, task: str | None) -> Question | Problem:
     used = {key, answer, positive, name, "task" if isinstance(kind, str) else None}
     metadata = {str(field): value for field, value in record.items() if field not in used and value is not None}
     output = record[answer] if answer else ()
-    answers = _unique(clean(item)[0] for item in _answers(output, answer))
+    given = [clean(item)[0] for item in _answers(output, answer)]
+    answers = _unique(given)
+    if len(given) > len(answers) and first_of(record, PICTURE_KEYS):  # one answer of each annotator
+        metadata["votes"] = dict(Counter(item for item in given if item in answers))
     judged = bool(answers) and CLAIM_LABELS.issuperset(answers)
     guessed = "claim" if judged else "slot" if "[SEP]" in text else QUESTION_KEYS.get(key, "qa")
     metadata = _pictured(metadata, str(record[name]) if name else "", file)

@@ -27,6 +27,7 @@ from wellread.evaluation.metrics import (
 )
 from wellread.evaluation.provenance import Provenance, kilt, kilt_recall, r_precision, ranking
 from wellread.evaluation.ranking import available, up_to, values_of
+from wellread.evaluation.tasks import by_type, task_measures
 from wellread.types import Answer, Candidates, Question
 
 __all__ = ["Report", "can_be_scored", "evaluate_answers", "hardware", "to_markdown", "write_table"]
@@ -47,7 +48,7 @@ class Report:
     n: questions. values: per metric, [questions] from 0 to 1 (nan: unknown), for paired comparisons.
     scores: per metric, the mean in percent. intervals: per metric, its bootstrap interval in percent.
     milliseconds: per stage, the median over questions. flops_per_question: mean, counted; flops: by stage.
-    settings: what it was run with, as given.
+    settings: what it was run with, as given. types: of each type of question, how many there are and their scores.
     """
 
     n: int
@@ -58,6 +59,7 @@ class Report:
     flops_per_question: float
     flops: Mapping[str, float] = field(default_factory=dict)
     settings: Mapping[str, Any] = field(default_factory=dict)
+    types: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
 
     def to_json(self) -> dict[str, Any]:
         """A mapping that `json.dumps` takes: n, one key per metric, milliseconds, flops, intervals, settings.
@@ -73,6 +75,7 @@ class Report:
             "flops_per_question": round(self.flops_per_question),
             "flops": {stage: round(count) for stage, count in self.flops.items()},
             "intervals": {name: [round(bound, 3) for bound in self.intervals[name]] for name in known},
+            **({"types": {kind: _rounded(row) for kind, row in self.types.items()}} if self.types else {}),
             **({"settings": dict(self.settings)} if self.settings else {}),
         }
 
@@ -85,7 +88,8 @@ class Report:
         ]
         rows += [{"measure": f"ms {stage} (median)", "value": value} for stage, value in self.milliseconds.items()]
         rows.append({"measure": "GFLOPs per question", "value": self.flops_per_question / 1e9})
-        return to_markdown(rows)
+        parts = [{"type": kind, **row} for kind, row in self.types.items()]
+        return to_markdown(rows) + (f"\n{to_markdown(parts)}" if parts else "")
 
 
 def evaluate_answers(
@@ -110,6 +114,7 @@ def evaluate_answers(
     over all passages, the most that reranking could keep.
     Where questions have positives: `r_precision`, `kilt_recall@5`, and `kilt_accuracy` for claims or `kilt_em` and
     `kilt_f1` for everything else (see `provenance`; the order judged is `provenance.ranking`).
+    Questions about pictures have `vqa_accuracy`, captions `bleu` and `cider` (see `tasks.MEASURES`).
     `regex_match` is of questions with an `answer_regex` (CuratedTREC); em, f1 and accuracy of those without answers
     are unknown.
     timed: answers to take time and FLOPs from, such as ones asked one by one; None takes all.
@@ -118,7 +123,9 @@ def evaluate_answers(
     _check(questions, answers, candidates)
     timed = timed or answers
     proofs = [Provenance.of(question) for question in questions]
-    values = _values(questions, answers) | _kept(questions, answers, proofs)
+    of_tasks = task_measures(questions, [answer.text for answer in answers])
+    values = _values(questions, answers) | {name: found.values for name, found in of_tasks.items()}
+    values |= _kept(questions, answers, proofs)
     if candidates is not None:
         most = max(len(found.ids) for found in candidates)
         pairs = [(proof.names(found.ids), proof.members) for found, proof in zip(candidates, proofs)]
@@ -129,15 +136,21 @@ def evaluate_answers(
             values |= values_of(questions, candidates, measures=ranked)
     if any(proof.sets for proof in proofs):
         values |= _proved(questions, answers, candidates, proofs, values)
+    scores = {name: PERCENT * mean(each) for name, each in values.items()}
+    intervals = {name: _percent(bootstrap(each, samples=samples, seed=seed)) for name, each in values.items()}
+    for name, found in of_tasks.items():
+        if found.score is not None:
+            scores[name], intervals[name] = PERCENT * found.score, _percent(found.interval)
     return Report(
         n=len(questions),
         values=values,
-        scores={name: PERCENT * mean(each) for name, each in values.items()},
-        intervals={name: _percent(bootstrap(each, samples=samples, seed=seed)) for name, each in values.items()},
+        scores=scores,
+        intervals=intervals,
         milliseconds=_medians(timed),
         flops_per_question=sum(answer.flops for answer in timed) / len(timed),
         flops=_mean_flops(timed),
         settings=dict(settings or {}),
+        types=by_type(questions, values),
     )
 
 
@@ -277,6 +290,10 @@ def _medians(answers: Sequence[Answer]) -> dict[str, float]:
 def _mean_flops(answers: Sequence[Answer]) -> dict[str, float]:
     stages = dict.fromkeys(stage for answer in answers for stage in answer.flops_by_stage)
     return {stage: sum(answer.flops_by_stage.get(stage, 0) for answer in answers) / len(answers) for stage in stages}
+
+
+def _rounded(row: Mapping[str, float]) -> dict[str, float]:
+    return {name: round(value, 3) for name, value in row.items()}
 
 
 def _percent(interval: tuple[float, float]) -> tuple[float, float]:
