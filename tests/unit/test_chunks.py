@@ -258,6 +258,38 @@ def test_a_key_is_the_mean_of_the_states(tmp_path, tokenizer, encoder):
     assert np.array_equal(keys[2:5], keys[np.array([2, 3, 4])])
 
 
+@pytest.mark.parametrize("layers", [0, 2])
+def test_rare_tokens_count_more(tmp_path, tokenizer, encoder_folder, layers):
+    options = {"layers": layers, "rarity": 0.05, "precision": "fp32"}
+    made = ChunkEncoder(str(encoder_folder), **options)
+    texts = cut(tmp_path / "c", tokenizer)
+    with pytest.raises(ValueError, match=r"rarity=0.05, but frequencies were not learnt; call fit\(texts\) first"):
+        made.encode(["moss"])
+    before = made.fingerprint
+    keys = write_keys(texts, made.fit(texts))
+    assert made.fingerprint != before
+    rows = made.tokenizer.encode_batch([texts.chunk_text(chunk) for chunk in range(texts.num_chunks)])
+    counts = np.bincount(np.concatenate(rows), minlength=made.tokenizer.vocab_size)
+    weights = 0.05 / (0.05 + counts / counts.sum())
+
+    def mean(row):
+        words = made.tokenizer
+        row = row if layers == 0 else [words.cls, *row, words.sep]
+        tokens = torch.tensor([row])
+        states = made.net(tokens, torch.ones_like(tokens, dtype=torch.bool))[0]
+        if layers == 0:
+            states = made.net.placing.norm(made.net.embed_tokens(tokens[0]) + made.net.placing.segments.weight[0])
+        return (states.numpy() * weights[row][:, None]).sum(0) / weights[row].sum()
+
+    means = np.stack([mean(row) for row in rows])
+    right = means - means.mean(0)
+    # The mean of all keys is learnt from every chunk here; what is left is float16 and the order of sums.
+    np.testing.assert_allclose(keys[:], right / np.linalg.norm(right, axis=1, keepdims=True), atol=4e-3)
+    again = Keys.open(texts.path).encoder()
+    assert again.fingerprint == made.fingerprint
+    np.testing.assert_array_equal(again.encode(["moss wind"]), made.encode(["moss wind"]))
+
+
 def test_chunks_of_the_encoders_own_tokens_are_not_tokenised_again(tmp_path, encoder, monkeypatch):
     texts = cut(tmp_path / "c", encoder.tokenizer, list(documents_of(corpus(2))))
     direct = encoder.encode_tokens([texts.chunk(chunk).tolist() for chunk in range(texts.num_chunks)])
@@ -295,8 +327,10 @@ def test_keys_of_other_making_are_refused(tmp_path, tokenizer, encoder, encoder_
         write_keys(texts, ChunkEncoder(str(encoder_folder), layers=1, unit=False, precision="fp32"))
     with pytest.raises(ValueError, match=r"storage='int4' is unknown; use one of: float16, int8"):
         write_keys(texts, encoder, storage="int4")
-    with pytest.raises(ValueError, match=r"layers=3; .* has 2: use 1 to 2"):
+    with pytest.raises(ValueError, match=r"layers=3; .* has 2: use 0 to 2"):
         ChunkEncoder(str(encoder_folder), layers=3)
+    with pytest.raises(ValueError, match=r"rarity=-1 is negative; it must be 0"):
+        ChunkEncoder(str(encoder_folder), rarity=-1)
     with pytest.raises(ValueError, match=r"precision='fp16' is unknown; use one of: bf16, fp32"):
         ChunkEncoder(str(encoder_folder), precision="fp16")
     with pytest.raises(ValueError, match=r"encoder 'nowhere' is no folder; give one in hub layout, or all-MiniLM"):

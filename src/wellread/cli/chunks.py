@@ -65,7 +65,14 @@ _key_options = _options(
         metavar="NAME",
         help="Frozen BERT-family encoder of the keys: this one, or a model folder in hub layout.",
     ),
-    click.option("--layers", type=POSITIVE, help="Take states after this layer; all by default. Fewer cost less."),
+    click.option("--layers", type=int, help="Take states after this layer; all by default, 0: word states (fast)."),
+    click.option(
+        "--rarity",
+        type=float,
+        default=0.0,
+        show_default=True,
+        help="Weigh tokens by a / (a + their frequency) in the mean, such as 1e-4; 0 for a plain mean.",
+    ),
     click.option("--unit/--plain", default=True, help="Keys of length 1 (default), or the plain means of the states."),
     click.option("--precision", default="bf16", show_default=True, metavar="bf16|fp32", help="Of encoding."),
     click.option("--storage", default="float16", show_default=True, metavar="float16|int8", help="Of the keys."),
@@ -139,13 +146,18 @@ def cut(corpus: Path, splits: tuple[str, ...], out: Path, chunk_tokens: int, as_
 @click.argument("chunks", type=FOLDER)
 @_key_options
 @_index_options
-@click.option("--keys-only", is_flag=True, help="No index: texts that only look for neighbours need none.")
+@click.option(
+    "--keys-of",
+    "database",
+    type=FOLDER,
+    help="Keys alone, made as those of this database, to look for neighbours in it; the options above are not used.",
+)
 @click.option("--seed", type=int, default=0, show_default=True, help="Of the centres.")
 @json_option
 def index(
     chunks: Path,
     as_json: bool,
-    keys_only: bool,
+    database: Path | None,
     storage: str,
     code: str,
     lists: int,
@@ -161,16 +173,17 @@ def index(
     """
     from wellread.retrieval.chunk_database import ChunkDatabase
     from wellread.retrieval.chunk_index import IndexOptions, build_index
-    from wellread.retrieval.chunk_keys import write_keys
+    from wellread.retrieval.chunk_keys import Keys, write_keys
     from wellread.retrieval.chunks import ChunkTexts
 
     start = time.perf_counter()
     options = IndexOptions(code, lists, shard_rows, seed)
     texts = ChunkTexts.open(chunks)
-    keys = write_keys(texts, _encoder(encoder), storage=storage)
+    made = _encoder(encoder).fit(texts) if database is None else Keys.open(database).encoder()
+    keys = write_keys(texts, made, storage=storage)
     result = {**_facts(texts), "dim": keys.dim, "key_seconds": keys.info["seconds"], "out": str(chunks)}
     human = "{chunks:,} keys of {dim} dimensions at {out}"
-    if not keys_only:
+    if database is None:
         build_index(keys, chunks, options)
         result["recall"] = round(ChunkDatabase.open(chunks).recall(), 4)
         human += "; the index finds {recall:.1%} of the 10 exactly nearest"
@@ -248,7 +261,7 @@ def build(
     from wellread.retrieval.neighbours import NeighbourOptions, build_neighbours
 
     start = time.perf_counter()
-    encoder = {name: options.pop(name) for name in ("encoder", "layers", "unit", "precision")}
+    encoder = {name: options.pop(name) for name in ("encoder", "layers", "rarity", "unit", "precision")}
     passages = Corpus.open(corpus)
     found = build_neighbours(
         _opener(passages, options),

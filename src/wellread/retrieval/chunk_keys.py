@@ -5,7 +5,11 @@ The text of a chunk is tokenised anew for the encoder, unless the chunks were cu
 states are taken. Keys get length 1, unlike the paper's, where `unit`: sentence encoders are trained to be compared
 that way, and find better so (results/retro_neighbours.md).
 
-Folder of the keys of a ChunkTexts, inside its folder: keys/{keys.json, keys.bin, scales.bin with int8}.
+Beyond the paper: with `rarity` = a > 0 the mean is weighted by a / (a + p(token)) and the mean of all keys is taken
+away (Arora et al. 2017, "A simple but tough-to-beat baseline for sentence embeddings", with the mean in place of the
+first component). With layers=0 the states are the encoder's word states without positions: a table, 50 times as fast.
+
+Folder of the keys of a ChunkTexts, inside its folder: keys/{keys.json, keys.bin, scales.bin with int8, rarity.npz}.
 """
 
 from __future__ import annotations
@@ -35,6 +39,8 @@ KEYS = "keys"
 MANIFEST = "keys.json"
 BLOCK = 2048  # chunks between two safe points: half a minute of a small encoder on one core
 BATCH = 32
+FITTED = 1000  # chunks that the mean of the keys is learnt from where encoding takes layers
+RARITY = "rarity.npz"
 PRECISIONS = ("bf16", "fp32")
 COMMAND = "wellread chunks index"
 
@@ -43,12 +49,20 @@ class ChunkEncoder:
     """A frozen BERT-family encoder that turns chunks into keys, [dim] float32 each.
 
     name: all-MiniLM-L6-v2 (from its pip package), or a model folder in hub layout. layers: states are taken after
-    this many; None for all. unit: keys have length 1, so that squared distances are 2 - 2 cosine; False for plain
-    means. precision: "bf16" or "fp32" of the computation; keys differ in the third digit.
+    this many; None for all, 0 for word states alone. rarity: how steeply frequent tokens count less, 0 for a plain
+    mean; the encoder then learns the frequencies with `fit` before it is used. unit: keys have length 1, so that
+    squared distances are 2 - 2 cosine; False for plain means. precision: "bf16" or "fp32" of the computation; keys
+    differ in the third digit.
     """
 
     def __init__(
-        self, name: str = DEFAULT_ENCODER, *, layers: int | None = None, unit: bool = True, precision: str = "bf16"
+        self,
+        name: str = DEFAULT_ENCODER,
+        *,
+        layers: int | None = None,
+        rarity: float = 0.0,
+        unit: bool = True,
+        precision: str = "bf16",
     ) -> None:
         import torch
 
@@ -59,8 +73,11 @@ class ChunkEncoder:
         folder = encoder_folder(name)
         self.net = BertEncoder.from_hub(folder).eval().requires_grad_(False)
         most = self.net.num_layers
-        require(layers is None or 1 <= layers <= most, f"layers={layers}; {name} has {most}: use 1 to {most}.")
-        self.name, self.unit, self.precision = name, unit, precision
+        require(layers is None or 0 <= layers <= most, f"layers={layers}; {name} has {most}: use 0 to {most}.")
+        require(rarity >= 0, f"rarity={rarity} is negative; it must be 0 (plain mean) or more, such as 1e-4.")
+        self.name, self.rarity, self.unit, self.precision = name, rarity, unit, precision
+        self._weights: np.ndarray | None = None
+        self._centre: np.ndarray | None = None
         self.layers = most if layers is None else layers
         self.net.to({"bf16": torch.bfloat16, "fp32": torch.float32}[precision])
         self.tokenizer = Tokenizer.load(folder)
@@ -70,16 +87,58 @@ class ChunkEncoder:
     def dim(self) -> int:
         return self.net.dim
 
-    @cached_property
+    @property
+    def made_with(self) -> dict[str, Any]:
+        """What decides its keys, by name."""
+        names = ("layers", "rarity", "unit", "precision")
+        options = {name: getattr(self, name) for name in names}
+        return {"encoder": self.name, **options, "encoder_fingerprint": self.fingerprint}
+
+    @property
     def fingerprint(self) -> str:
-        """16 hex digits that change with the weights that count, the tokenizer, layer, length and precision."""
-        digest = hashlib.blake2b(
-            f"{self.layers} {self.unit} {self.precision} {self.tokenizer.fingerprint}".encode(), digest_size=8
-        )
+        """16 hex digits that change with the weights that count, the tokenizer, the options and what `fit` learnt."""
+        options = f"{self.layers} {self.rarity} {self.unit} {self.precision} {self.tokenizer.fingerprint}"
+        digest = hashlib.blake2b(options.encode(), digest_size=8)
+        digest.update(self._net_digest)
+        for learnt in (self._weights, self._centre):
+            digest.update(b"" if learnt is None else learnt.tobytes())
+        return digest.hexdigest()
+
+    @cached_property
+    def _net_digest(self) -> bytes:
+        digest = hashlib.blake2b()
         parts = [*self.net.embedding_modules(), *self.net.layers[: self.layers]]
         for weight in (weight for part in parts for weight in part.parameters()):
             digest.update(weight.detach().float().cpu().numpy().tobytes())
-        return digest.hexdigest()
+        return digest.digest()
+
+    def fit(self, texts: ChunkTexts, *, sample: int = 20000, seed: int = 0) -> ChunkEncoder:
+        """Learn how frequent tokens are, and the mean of the keys, from chunks drawn with `seed`; returns itself.
+
+        Without `rarity` there is nothing to learn.
+        """
+        if not self.rarity:
+            return self
+        draw = np.random.default_rng(seed)
+        chunks = np.sort(draw.choice(texts.num_chunks, min(sample, texts.num_chunks), replace=False))
+        rows = self.tokenizer.encode_batch([texts.chunk_text(int(chunk)) for chunk in chunks])
+        counts = np.bincount(np.concatenate([np.asarray(row, np.int64) for row in rows]), minlength=self.net.vocab_size)
+        self._weights = (self.rarity / (self.rarity + counts / max(1, counts.sum()))).astype(np.float32)
+        self._centre = np.zeros(self.dim, np.float32)
+        self._centre = self._means(rows if not self.layers else rows[:: 1 + len(rows) // FITTED]).mean(0)
+        return self
+
+    def save(self, path: Path) -> None:
+        """Keep what `fit` learnt."""
+        if self.rarity:
+            np.savez(path / RARITY, weights=self._weights, centre=self._centre)
+
+    def load(self, path: Path) -> ChunkEncoder:
+        """Take what `fit` learnt from where `save` kept it; returns itself."""
+        if self.rarity:
+            learnt = np.load(path / RARITY)
+            self._weights, self._centre = learnt["weights"], learnt["centre"]
+        return self
 
     def encode(self, texts: Sequence[str]) -> np.ndarray:
         """The keys of texts, [texts, dim] float32."""
@@ -87,14 +146,24 @@ class ChunkEncoder:
 
     def encode_tokens(self, rows: Sequence[Sequence[int]]) -> np.ndarray:
         """The keys of texts given as the encoder's tokens without special ones. Rows of alike length go together."""
+        if self.rarity and self._centre is None:
+            raise ValueError(f"rarity={self.rarity}, but frequencies were not learnt; call fit(texts) first.")
+        keys = self._means(rows)
+        if self._centre is not None:
+            keys -= self._centre
+        return keys / np.maximum(np.linalg.norm(keys, axis=1, keepdims=True), 1e-12) if self.unit else keys
+
+    def _means(self, rows: Sequence[Sequence[int]]) -> np.ndarray:
+        """(Weighted) means of the states, [rows, dim] float32."""
         import torch
 
         order = sorted(range(len(rows)), key=lambda row: -len(rows[row]))
         keys = np.empty((len(rows), self.dim), np.float32)
+        mean = self._mean if self.layers else self._word_mean
         with torch.inference_mode():
             for start in range(0, len(order), BATCH):
                 batch = order[start : start + BATCH]
-                keys[batch] = self._mean([rows[row] for row in batch]).cpu().numpy()
+                keys[batch] = mean([rows[row] for row in batch]).cpu().numpy()
         return keys
 
     def _mean(self, rows: Sequence[Sequence[int]]) -> Tensor:
@@ -108,8 +177,29 @@ class ChunkEncoder:
         lengths = torch.tensor([len(row) for row in rows], device=device)
         mask = torch.arange(width, device=device) < lengths[:, None]
         states = self.net.run(self.net.embed(tokens), mask, stop=self.layers).float()
-        mean = states.masked_fill(~mask[..., None], 0).sum(1) / lengths[:, None]
-        return torch.nn.functional.normalize(mean, dim=-1) if self.unit else mean
+        weights = mask.float() if self._weights is None else torch.from_numpy(self._weights).to(device)[tokens] * mask
+        return (states * weights[..., None]).sum(1) / weights.sum(1, keepdim=True)
+
+    @cached_property
+    def _words(self) -> Tensor:
+        """The state of every token before the first layer, less its position: [vocab, dim] float32."""
+        placing = self.net.placing
+        return placing.norm(self.net.embed_tokens.weight + placing.segments.weight[0]).float()
+
+    def _word_mean(self, rows: Sequence[Sequence[int]]) -> Tensor:
+        import torch
+
+        device = self._words.device
+        tokens = torch.tensor([token for row in rows for token in row], dtype=torch.int64, device=device)
+        lengths = torch.tensor([len(row) for row in rows], device=device)
+        weights = torch.ones(len(tokens), device=device)
+        if self._weights is not None:
+            weights = torch.from_numpy(self._weights).to(device)[tokens]
+        starts = lengths.cumsum(0) - lengths
+        bag = torch.nn.functional.embedding_bag
+        total = bag(tokens, self._words, starts, mode="sum", per_sample_weights=weights)
+        shares = bag(tokens, torch.ones_like(self._words[:, :1]), starts, mode="sum", per_sample_weights=weights)
+        return total / shares.clamp_min(1e-12)
 
 
 def encoder_folder(name: str = DEFAULT_ENCODER) -> Path:
@@ -170,7 +260,8 @@ class Keys:
 
     def encoder(self) -> ChunkEncoder:
         """The encoder they were made with. ValueError where it has changed since."""
-        made = ChunkEncoder(self.info["encoder"], **{name: self.info[name] for name in ("layers", "unit", "precision")})
+        options = {name: self.info[name] for name in ("layers", "rarity", "unit", "precision")}
+        made = ChunkEncoder(self.info["encoder"], **options).load(self.path)
         if made.fingerprint != self.info["encoder_fingerprint"]:
             raise ValueError(
                 f"encoder {made.name!r} is not the one that {self.path} was made with ({made.fingerprint}, not "
@@ -187,15 +278,7 @@ def write_keys(texts: ChunkTexts, encoder: ChunkEncoder, *, storage: str = "floa
     """
     require(storage in STORAGES, f"storage={storage!r} is unknown; use one of: {', '.join(STORAGES)}.")
     path = texts.path / KEYS
-    made_with = {
-        "texts": texts.fingerprint,
-        "encoder": encoder.name,
-        "layers": encoder.layers,
-        "unit": encoder.unit,
-        "precision": encoder.precision,
-        "encoder_fingerprint": encoder.fingerprint,
-        "storage": storage,
-    }
+    made_with = {"texts": texts.fingerprint, **encoder.made_with, "storage": storage}
     with locked(path):
         if (path / MANIFEST).is_file():
             info = read_json(path / MANIFEST, "keys", COMMAND)
@@ -204,6 +287,7 @@ def write_keys(texts: ChunkTexts, encoder: ChunkEncoder, *, storage: str = "floa
             return Keys.open(texts.path)
         names = tuple(STORAGES[storage](np.zeros((1, encoder.dim), np.float32)))
         blocks = Blocks(path, made_with, names, suffix="bin", fixed=True)
+        encoder.save(path)
         seconds = _fill(blocks, texts, encoder, storage)
         fingerprint = hashlib.blake2b(str(sorted(made_with.items())).encode(), digest_size=16).hexdigest()
         info = {**made_with, "fingerprint": fingerprint, "seconds": round(seconds, 1), "arrays": blocks.described()}

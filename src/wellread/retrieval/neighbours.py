@@ -156,7 +156,7 @@ def _check_keys(keys: Keys, texts: ChunkTexts, database: ChunkDatabase) -> None:
         keys.info["texts"] == texts.fingerprint,
         f"the keys in {keys.path} are of other chunks; remove that folder and run `wellread chunks index` again.",
     )
-    names = ("encoder", "layers", "unit", "precision", "encoder_fingerprint")
+    names = ("encoder", "layers", "rarity", "unit", "precision", "encoder_fingerprint")
     there, given = ({name: item.info[name] for name in names} for item in (keys, database.keys))
     require(
         there == given,
@@ -223,6 +223,7 @@ def build_neighbours(
             chunk_tokens=chunk_tokens,
             made_of={"splits": list(splits), **(made_of or {})},
         )
+    encoder.fit(texts["database"])
     for part in reversed(texts.values()):  # the small ones first: what is wrong with the encoder shows at once
         write_keys(part, encoder, storage=storage)
     build_index(Keys.open(out / "database"), out / "database", index)
