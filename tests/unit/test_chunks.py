@@ -391,6 +391,22 @@ def test_the_index_finds_nearly_all_that_brute_force_finds(database):
     assert database.recall(5, probes=1) < 0.99, "one list of eight does not hold everything"
 
 
+@pytest.mark.parametrize("limit", [None, 60, "share"])
+def test_many_keys_at_once_find_the_same(database, limit):
+    limit = database.share(0.4) if limit == "share" else limit
+    rows = np.arange(0, len(database.keys), 2)
+    own = database.texts.documents(rows)
+    for closed in (None, own):
+        found = database.search_many(database.keys[rows], 4, closed, limit, probes=8)
+        right = database.search(database.keys[rows], 4, closed, limit, exact=True)
+        # Distances, because which of two equally near chunks is left out is not said.
+        np.testing.assert_array_equal(found[1], right[1])
+        assert closed is None or (database.texts.documents(found[0]) != own[:, None]).all()
+    few, _ = database.search_many(database.keys[rows], 4, own, limit, probes=1)
+    assert (few >= 0).all(), "rows that come out short are searched again"
+    assert (database.texts.documents(few) != own[:, None]).all()
+
+
 def test_own_documents_are_closed(database):
     rows = np.arange(len(database.keys))
     own = database.texts.documents(rows)
@@ -497,9 +513,11 @@ def test_questions_that_make_no_sense(database):
 def test_lists_are_what_the_search_gives(tmp_path, folder, database):
     lists = find_neighbours(database.texts, database, tmp_path / "n", NeighbourOptions(k=3, probes=8))
     rows = np.arange(len(database.keys))
-    numbers, distances = database.search(database.keys[rows], 3, database.texts.documents(rows), probes=8)
+    own = database.texts.documents(rows)
+    numbers, distances = database.search_many(database.keys[rows], 3, own, probes=8)
     assert np.array_equal(lists.numbers, numbers)
     assert np.array_equal(lists.distances, distances)
+    assert np.array_equal(distances, database.search(database.keys[rows], 3, own, exact=True)[1])
     assert lists.info["recall"] > 0.99
     got, far = lists.of(np.array([[5, -1]]))
     assert np.array_equal(got, [[numbers[5], [-1, -1, -1]]])
@@ -514,7 +532,7 @@ def test_lists_go_on_after_a_kill(tmp_path, database, monkeypatch):
     options = NeighbourOptions(k=3, share=0.5)
     whole = find_neighbours(database.texts, database, tmp_path / "a", options)
     with monkeypatch.context() as patch:
-        patch.setattr(ChunkDatabase, "search", dying(ChunkDatabase.search, 2))
+        patch.setattr(ChunkDatabase, "search_many", dying(ChunkDatabase.search_many, 2))
         with pytest.raises(Killed):
             find_neighbours(database.texts, database, tmp_path / "b", options)
     with pytest.raises(ValueError, match=r"holds no finished neighbours"):
@@ -578,7 +596,7 @@ def test_everything_at_once_goes_on_where_it_was(tmp_path, tokenizer, encoder, m
     whole = build("a")
     assert whole.keys() == {"database", "valid"}
     monkeypatch.setattr(neighbours, "BLOCK", 32)
-    monkeypatch.setattr(ChunkDatabase, "search", dying(ChunkDatabase.search, 3))
+    monkeypatch.setattr(ChunkDatabase, "search_many", dying(ChunkDatabase.search_many, 3))
     with pytest.raises(Killed):
         build("b")
     monkeypatch.undo()

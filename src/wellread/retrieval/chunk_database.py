@@ -18,12 +18,13 @@ from wellread.retrieval.chunk_index import ChunkIndex
 from wellread.retrieval.chunk_keys import ChunkEncoder, Keys
 from wellread.retrieval.chunks import ChunkTexts
 
-__all__ = ["PROBES", "ChunkDatabase", "Found"]
+__all__ = ["PROBES", "ChunkDatabase", "Found", "recalled"]
 
 PROBES = 32
 # Candidates compared exactly: a multiple of what is asked for, because codes mistake near keys for nearer ones ...
 PER_NEIGHBOUR = 2
 SPARE = 16
+EXACT = 4  # the same for products in float32, which mistake only what is equally near
 # ... and more where a document is closed to its own chunks, which are mostly the nearest; short rows ask again.
 SPARE_FOR_OWN = 32
 AGAIN = 4
@@ -118,6 +119,62 @@ class ChunkDatabase:
             numbers[pending], distances[pending] = self._exact(keys[pending], k, own[pending], allowed)
         return numbers, distances
 
+    def search_many(
+        self,
+        keys: np.ndarray,
+        k: int,
+        exclude_documents: np.ndarray | None = None,
+        limit: int | np.ndarray | None = None,
+        *,
+        probes: int = PROBES,
+    ) -> Found:
+        """As `search`, for many keys at once: list by list, all keys that look into a list in one product.
+
+        Keys are compared exactly, not by their codes, and own documents are left out at once; about five times as
+        fast as `search` from some thousand keys on.
+        """
+        keys = np.ascontiguousarray(keys, np.float32)
+        if not self.index.lists:
+            return self.search(keys, k, exclude_documents, limit)
+        own, allowed = self._own(exclude_documents, len(keys)), self._allowed(limit)
+        lists = self.index.nearest_lists(keys, probes)
+        candidates = self._by_list(keys, lists, k, own, allowed)
+        numbers, distances = np.empty((len(keys), k), np.int64), np.empty((len(keys), k), np.float32)
+        for part in _parts(len(keys), max(1, NUMBERS // (candidates.shape[1] * self.keys.dim))):
+            numbers[part], distances[part] = self._nearest(keys[part], candidates[part], k, own[part])
+        short = np.flatnonzero((numbers >= 0).sum(1) < np.minimum(k, self._reachable(own, allowed)))
+        if len(short):
+            numbers[short], distances[short] = self.search(keys[short], k, own[short], limit, probes=AGAIN * probes)
+        return numbers, distances
+
+    def _by_list(
+        self, keys: np.ndarray, lists: np.ndarray, k: int, own: np.ndarray, allowed: np.ndarray | None
+    ) -> np.ndarray:
+        """The nearest chunks in the lists [n, probes] that each key looks into, [n, k + EXACT] numbers, -1 for none."""
+        import torch
+
+        members, ends = self.index.members
+        far = np.full((*lists.shape, k), np.inf, np.float32)
+        numbers = np.full((*lists.shape, k), -1, np.int64)
+        order = np.argsort(lists, axis=None, kind="stable")
+        borders = np.searchsorted(lists.ravel()[order], np.arange(self.index.lists + 1))
+        for number in np.flatnonzero(np.diff(borders)):
+            rows = members[ends[number] : ends[number + 1]]
+            rows = rows if allowed is None else rows[allowed[rows]]
+            if not len(rows):
+                continue
+            asking, places = np.divmod(order[borders[number] : borders[number + 1]], lists.shape[1])
+            stored = self.keys[rows]
+            away = np.einsum("rd,rd->r", stored, stored) - 2 * (keys[asking] @ stored.T)
+            away[self.texts.documents(rows)[None] == own[asking, None]] = np.inf
+            least, which = torch.topk(torch.from_numpy(away), min(k, len(rows)), largest=False, sorted=False)
+            far[asking, places, : len(rows)] = least.numpy()
+            numbers[asking, places, : len(rows)] = rows[which.numpy()]
+        far, numbers = far.reshape(len(keys), -1), numbers.reshape(len(keys), -1)
+        numbers[np.isinf(far)] = -1
+        best = np.argpartition(far, min(k + EXACT, far.shape[1]) - 1, axis=1)[:, : k + EXACT]
+        return np.take_along_axis(numbers, best, 1)
+
     def recall(
         self,
         k: int = 10,
@@ -134,10 +191,9 @@ class ChunkDatabase:
         draw = np.random.default_rng(seed)
         rows = np.sort(draw.choice(len(self.keys), min(sample, len(self.keys)), replace=False))
         keys, own = self.keys[rows], self.texts.documents(rows)
-        found, _ = self.search(keys, k, own, limit, probes=probes)
-        right, _ = self.search(keys, k, own, limit, exact=True)
-        hits = ((found[:, :, None] == right[:, None]) & (right >= 0)[:, None]).sum()
-        return float(hits / max(1, (right >= 0).sum()))
+        _, found = self.search(keys, k, own, limit, probes=probes)
+        _, right = self.search(keys, k, own, limit, exact=True)
+        return recalled(found, right)
 
     def _own(self, documents: np.ndarray | None, count: int) -> np.ndarray:
         if documents is None:
@@ -203,6 +259,13 @@ class ChunkDatabase:
             best = np.argsort(distances, axis=1)[:, :keep]
             numbers, distances = (np.take_along_axis(values, best, 1) for values in (numbers, distances))
         return self._nearest(keys, np.where(np.isinf(distances), -1, numbers), k, own)
+
+
+def recalled(found: np.ndarray, right: np.ndarray) -> float:
+    """Share of the nearest chunks that were found, by their distances [n, k]: either of two equally near counts."""
+    there = np.isfinite(right)
+    furthest = np.where(there, right, -np.inf).max(1, initial=-np.inf, keepdims=True)
+    return float((found <= furthest).sum() / max(1, there.sum()))
 
 
 REMOVE = "remove that folder and run `wellread chunks index` again."

@@ -13,6 +13,7 @@ from __future__ import annotations
 import importlib.util
 import os
 from dataclasses import asdict, dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -99,6 +100,26 @@ class ChunkIndex:
             far.append(np.where(numbers < 0, np.inf, distances))
         order = np.argsort(np.concatenate(far, axis=1), axis=1, kind="stable")[:, :count]
         return np.take_along_axis(np.concatenate(found, axis=1), order, axis=1)
+
+    @cached_property
+    def members(self) -> tuple[np.ndarray, np.ndarray]:
+        """The chunk numbers of all lists, one list after the other, and where each begins, [lists + 1]."""
+        import faiss
+
+        found: list[list[np.ndarray]] = [[] for _ in range(self.lists)]
+        for start, shard in zip(self.starts, self.shards):
+            stored = faiss.extract_index_ivf(shard).invlists
+            for number, parts in enumerate(found):
+                if size := stored.list_size(number):
+                    parts.append(faiss.rev_swig_ptr(stored.get_ids(number), size).astype(np.int64) + start)
+        rows = [np.concatenate([np.empty(0, np.int64), *parts]) for parts in found]
+        return np.concatenate(rows), np.cumsum([0, *map(len, rows)])
+
+    def nearest_lists(self, keys: np.ndarray, probes: int) -> np.ndarray:
+        """The lists whose centres are nearest to every key, [keys, probes] int64."""
+        import faiss
+
+        return faiss.extract_index_ivf(self.shards[0]).quantizer.search(keys, min(probes, self.lists))[1]
 
 
 def build_index(keys: Keys, folder: str | Path, options: IndexOptions | None = None) -> ChunkIndex:

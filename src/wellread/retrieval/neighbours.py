@@ -22,7 +22,7 @@ from tqdm import tqdm
 from wellread.config import require
 from wellread.nn.tokenizers import Tokenizer
 from wellread.retrieval.blocks import Blocks, different, locked, read_json, write_json
-from wellread.retrieval.chunk_database import PROBES, ChunkDatabase
+from wellread.retrieval.chunk_database import PROBES, ChunkDatabase, recalled
 from wellread.retrieval.chunk_index import IndexOptions, build_index
 from wellread.retrieval.chunk_keys import ChunkEncoder, Keys, write_keys
 from wellread.retrieval.chunks import CHUNK_TOKENS, ChunkTexts, Document, write_chunks
@@ -31,7 +31,7 @@ __all__ = ["NeighbourOptions", "Neighbours", "build_neighbours", "find_neighbour
 
 FOLDER = "neighbours"
 MANIFEST = "neighbours.json"
-BLOCK = 2048  # chunks between two safe points
+BLOCK = 1 << 14  # chunks between two safe points; so many look into a list together
 COMMAND = "wellread chunks neighbours"
 
 
@@ -144,7 +144,7 @@ def find_neighbours(
         seconds = _fill(blocks, texts, keys, database, options)
         info = {**made_with, "seconds": round(seconds, 1), "arrays": blocks.described()}
         if options.sample:
-            recall = _recall(out, blocks, texts, keys, database, options)
+            recall = _recall(blocks, texts, keys, database, options)
             info |= {"recall": round(recall, 4), "recall_sample": min(options.sample, texts.num_chunks)}
         write_json(out / MANIFEST, info)
         blocks.record.unlink()
@@ -173,23 +173,19 @@ def _fill(blocks: Blocks, texts: ChunkTexts, keys: Keys, database: ChunkDatabase
         for first in range(before, texts.num_chunks, BLOCK):
             rows = np.arange(first, min(first + BLOCK, texts.num_chunks))
             own = None if options.own else same[texts.documents(rows)]
-            numbers, distances = database.search(keys[rows], options.k, own, limit, probes=options.probes)
+            numbers, distances = database.search_many(keys[rows], options.k, own, limit, probes=options.probes)
             blocks.append(str(first), numbers=numbers, distances=distances)
             bar.update(len(rows))
     return time.perf_counter() - start
 
 
-def _recall(
-    out: Path, blocks: Blocks, texts: ChunkTexts, keys: Keys, database: ChunkDatabase, options: NeighbourOptions
-) -> float:
+def _recall(blocks: Blocks, texts: ChunkTexts, keys: Keys, database: ChunkDatabase, options: NeighbourOptions) -> float:
     """Share of the exactly nearest chunks that were found, over a seeded sample of the chunks."""
     draw = np.random.default_rng(options.seed)
     rows = np.sort(draw.choice(texts.num_chunks, min(options.sample, texts.num_chunks), replace=False))
     own = None if options.own else database.texts.documents_like(texts)[texts.documents(rows)]
-    right, _ = database.search(keys[rows], options.k, own, options.of(database), exact=True)
-    found = blocks.array("numbers")[rows]
-    hits = ((found[:, :, None] == right[:, None]) & (right >= 0)[:, None]).sum()
-    return float(hits / max(1, (right >= 0).sum()))
+    _, right = database.search(keys[rows], options.k, own, options.of(database), exact=True)
+    return recalled(blocks.array("distances")[rows], right)
 
 
 def build_neighbours(
