@@ -3,7 +3,7 @@
 The text of a chunk is tokenised anew for the encoder, unless the chunks were cut with the encoder's own tokenizer;
 [CLS] and [SEP] are put around it and count in the mean. Fewer layers cost less: `layers` says after which one the
 states are taken. Keys get length 1, unlike the paper's, where `unit`: sentence encoders are trained to be compared
-that way, and find better so (results/retro_neighbours.md).
+that way, and find better so.
 
 Beyond the paper: with `rarity` = a > 0 the mean is weighted by a / (a + p(token)) and the mean of all keys is taken
 away (Arora et al. 2017, "A simple but tough-to-beat baseline for sentence embeddings", with the mean in place of the
