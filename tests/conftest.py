@@ -75,11 +75,34 @@ def tiny_decoder(family: str, *, layers: int = 3, seed: int = 0):
         return LlamaDecoder(config).eval()
 
 
-def tiny_nets(kind: str, family: str, *, layers: int = 3, copy_head: bool | None = None, seed: int = 0):
-    """Tiny nets of a kind of nn.building.NETS."""
+MASK = 59
+"""The mask of tiny nets; no text of `tiny_batch` has it elsewhere than at the end of a question."""
+
+
+def tiny_masked_reader(*, layers: int = 3, copy_head: bool | None = None, seed: int = 0):
+    """An encoder that fills masks, with random weights."""
+    import torch
+
+    from wellread.nn.masked_lm import EncoderConfig, build_masked_reader
+
+    encoder = tiny_reader("bert", layers=layers, seed=seed).config.encoder
+    with torch.random.fork_rng():
+        torch.manual_seed(seed)
+        reader = build_masked_reader(EncoderConfig(encoder, MASK, copy_head=copy_head is not False))
+        for weight in reader.parameters():
+            weight.data.add_(0.25 * torch.randn_like(weight))
+    return reader.eval()
+
+
+def tiny_nets(kind: str, family: str, **options):
+    """Tiny nets of a kind of nn.building.NETS; skips where the kind has none of the family."""
     if kind == "decoder":
-        return tiny_decoder(family, layers=layers, seed=seed)
-    return tiny_reader(family, layers=layers, seed=seed, copy_head=copy_head)
+        return tiny_decoder(family, layers=options.get("layers", 3), seed=options.get("seed", 0))
+    if kind != "encoder":
+        return tiny_reader(family, **options)
+    if family != "bert":
+        pytest.skip("an encoder that fills masks is of BERT's family")
+    return tiny_masked_reader(**options)
 
 
 # What a system's tiny form needs: chunks short enough for tiny questions to finish one.
@@ -108,7 +131,8 @@ def tiny_system(name: str, family: str = "t5", *, layers: int = 3, seed: int = 0
 
 
 def tiny_batch(*, batch: int = 2, passages: int = 4, seed: int = 0, extra_tokens: int = 0, extra_passages: int = 0):
-    """Inputs and candidates of random lengths. extra_*: more padding around the same content."""
+    """Inputs and candidates of random lengths. extra_*: more padding around the same content. A question ends with as
+    many masks as its answer of `tiny_target` has tokens."""
     import torch
 
     from wellread.types import CandidateBatch, Inputs
@@ -119,11 +143,14 @@ def tiny_batch(*, batch: int = 2, passages: int = 4, seed: int = 0, extra_tokens
         return int(torch.randint(low, high, (), generator=generator))
 
     questions = [torch.randint(3, 60, (number(3, 6),), generator=generator) for _ in range(batch)]
+    masks = [torch.full((2 if row == 0 else 3,), MASK) for row in range(batch)]
+    questions = [torch.cat([text.clamp_max(MASK - 1), asked]) for text, asked in zip(questions, masks)]
     texts = [
         [torch.randint(3, 60, (number(4, 9),), generator=generator) for _ in range(passages - (row % 2))]
         for row in range(batch)
     ]
-    q_tokens = torch.zeros(batch, 6 + extra_tokens, dtype=torch.int64)
+    texts = [[text.clamp_max(MASK - 1) for text in row] for row in texts]
+    q_tokens = torch.zeros(batch, 8 + extra_tokens, dtype=torch.int64)
     tokens = torch.zeros(batch, passages + extra_passages, 9 + extra_tokens, dtype=torch.int64)
     q_mask, mask = q_tokens.bool(), tokens.bool()
     for row in range(batch):
@@ -141,7 +168,7 @@ def tiny_target(batch: int = 2, seed: int = 1):
     """Targets [batch, 4] that end with the end token, and their mask."""
     import torch
 
-    target = torch.randint(3, 60, (batch, 4), generator=torch.Generator().manual_seed(seed))
+    target = torch.randint(3, MASK, (batch, 4), generator=torch.Generator().manual_seed(seed))
     mask = torch.ones_like(target, dtype=torch.bool)
     target[0, 2], target[0, 3], mask[0, 3] = 1, 0, False
     target[1:, 3] = 1
@@ -153,4 +180,5 @@ def tiny():
     """The factories above, for tests that cannot import a conftest."""
     from types import SimpleNamespace
 
-    return SimpleNamespace(nets=tiny_nets, reader=tiny_reader, system=tiny_system, batch=tiny_batch, target=tiny_target)
+    factories = {"reader": tiny_reader, "nets": tiny_nets, "system": tiny_system, "batch": tiny_batch}
+    return SimpleNamespace(**factories, target=tiny_target, mask=MASK)

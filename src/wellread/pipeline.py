@@ -24,7 +24,7 @@ from wellread.pictures import Pictures
 from wellread.reading.batching import CandidateRow, batch_candidates, to_device
 from wellread.reading.spans import cite
 from wellread.retrieval import RETRIEVERS, default_retriever, open_index
-from wellread.token_encoder import ModelTokens
+from wellread.token_encoder import ModelTokens, model_encoder
 from wellread.types import Answer, Candidates, Passage, Probe, Question
 
 if TYPE_CHECKING:
@@ -60,7 +60,7 @@ class Pipeline:
             raise ValueError(_NOTHING_TO_READ)
         if self.memory is not None:
             check(self.memory.fingerprint, self.model.fingerprint(), self.model.system.bound_to)
-        if self.searches_itself and self.retriever.options.encoder_fingerprint != ModelTokens(self.model).fingerprint:
+        if self.searches_itself and self.retriever.options.encoder_fingerprint != model_encoder(self.model).fingerprint:
             raise ValueError(
                 f"the search index was built with other weights or options than this {self.model.name}; build it again "
                 "with `wellread index`, or use the model it was built with."
@@ -343,7 +343,7 @@ def memorize_corpus(
     chosen = retriever or model.system.retriever or default_retriever()
     if chosen != "none":
         kind = RETRIEVERS[chosen]  # a wrong name is told before hours of reading
-        encoder = ModelTokens(model, precision=precision) if kind.of_a_model else None
+        encoder = model_encoder(model, precision=precision) if kind.of_a_model else None
     encode, fingerprint, dim = model.encoder_for_memory(corpus.cutting, precision=precision)
     report = memorize(
         corpus,

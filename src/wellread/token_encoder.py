@@ -1,7 +1,7 @@
-"""A model as the encoder of a token index: vectors of questions and keys of passages, one per token.
+"""A model as the encoder of an index: vectors of questions and keys of passages, one per token or one per text.
 
-A system that names a `retriever` of its own gives both; keys follow from the states that a memory stores, so where
-there is a memory no passage is read twice.
+A system that names a `retriever` of its own gives both; keys follow from what a memory stores, so where there is a
+memory no passage is read twice.
 """
 
 from __future__ import annotations
@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 import torch
@@ -22,7 +23,7 @@ from wellread.reading.batching import to_device
 from wellread.reading.frame import pad_rows
 from wellread.types import Passage
 
-__all__ = ["ModelTokens", "open_token_encoder"]
+__all__ = ["ModelTokens", "ModelVectors", "model_encoder", "open_token_encoder"]
 
 # Passages encoded at a time.
 BATCH = 32
@@ -51,7 +52,7 @@ class ModelTokens:
 
     def reading(self, memory: Memory) -> ModelTokens:
         """The same with the states of a memory."""
-        return ModelTokens(self.model, memory=memory, precision=self.precision)
+        return type(self)(self.model, memory=memory, precision=self.precision)
 
     @property
     def fingerprint(self) -> str:
@@ -105,9 +106,46 @@ class ModelTokens:
         return [_array(row[words]) for row, words in zip(keys, searched)]
 
 
+class ModelVectors(ModelTokens):
+    """The same for systems that store one key per passage and seek with one vector.
+
+    The fingerprint is that of the passage side alone: a question tower may learn on over an index that stays.
+    """
+
+    @property
+    def fingerprint(self) -> str:
+        parts = self.model.fingerprint()
+        told = " ".join([parts.encoder, parts.tokenizer, parts.template, parts.cut])
+        return hashlib.sha256(told.encode()).hexdigest()[:16]
+
+    def passages(self, passages: Sequence[Passage]) -> list[np.ndarray]:
+        """The key of every passage, [key dim] float32 each."""
+        rows: dict[str, np.ndarray] = {}
+        held = () if self.memory is None else self.memory
+        stored = [passage.id for passage in passages if passage.id in held]
+        if stored:
+            rows |= zip(stored, map(_array, self.memory.fetch(stored, states=False).keys))
+        new = [passage for passage in passages if passage.id not in rows]
+        for start in range(0, len(new), BATCH):
+            some = new[start : start + BATCH]
+            found = self.model.encode(some, precision=self.precision)
+            rows |= zip((passage.id for passage in some), (_array(each.keys) for each in found))
+        return [rows[passage.id] for passage in passages]
+
+    def questions(self, texts: Sequence[str]) -> list[np.ndarray]:
+        """The vector of every question, [key dim] float32 each."""
+        return [row[0] for row in super().questions(texts)]
+
+
+def model_encoder(model: Model, **options: Any) -> ModelTokens:
+    """What makes the vectors of a model's own search; options: as of ModelTokens."""
+    kind = ModelVectors if "keys" in model.system.stores else ModelTokens
+    return kind(model, **options)
+
+
 def open_token_encoder(name: str) -> ModelTokens:
     """The model in a folder as the encoder of questions (and of passages that are added later)."""
-    return ModelTokens(load_model(name))
+    return model_encoder(load_model(name))
 
 
 def _array(vectors: torch.Tensor) -> np.ndarray:

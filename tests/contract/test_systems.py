@@ -100,8 +100,9 @@ def test_order_of_passages_does_not_matter(system, tiny):
 def test_answers_depend_on_question_and_passages(system, tiny):
     inputs, candidates = tiny.batch()
     plain = likelihood(system, inputs, candidates, tiny)
-    asked = Inputs(inputs.tokens.where(~inputs.mask, inputs.tokens.flip(1).clamp_min(3)), inputs.mask)
-    read = replace(candidates, tokens=candidates.tokens.where(~candidates.mask, 62 - candidates.tokens))
+    words = inputs.mask & (inputs.tokens != tiny.mask)
+    asked = Inputs(inputs.tokens.where(~words, 61 - inputs.tokens), inputs.mask)
+    read = replace(candidates, tokens=candidates.tokens.where(~candidates.mask, 61 - candidates.tokens))
     assert not torch.allclose(likelihood(system, asked, candidates, tiny), plain, **CLOSE)
     assert not torch.allclose(likelihood(system, inputs, read, tiny), plain, **CLOSE)
 
@@ -136,10 +137,11 @@ def test_frozen_parts_get_no_gradient_and_the_others_do(system, tiny):
     sum(system.losses(TrainingBatch(inputs, candidates, target, mask)).values()).backward()
     frozen = [name for name, weight in system.named_parameters() if not weight.requires_grad]
     assert all(weight.grad is None for weight in system.parameters() if not weight.requires_grad)
-    if not system.train_memory:
+    if not getattr(system, "train_memory", True):
         assert frozen, "a frozen memory encoder froze nothing"
     learning = [n for n, w in system.named_parameters() if w.grad is not None and w.grad.abs().sum() > 0]
-    assert any(name.startswith(("reader.decoder.layers", "reader.layers")) for name in learning)
+    upper = "reader.encoder.layers" if system.built_on == "encoder" else ("reader.decoder.layers", "reader.layers")
+    assert any(name.startswith(upper) for name in learning)
 
 
 def test_generation_with_caches_agrees_with_the_likelihood(system, tiny):
@@ -153,6 +155,8 @@ def test_generation_with_caches_agrees_with_the_likelihood(system, tiny):
 
 
 def test_greedy_takes_the_likeliest_token(system, tiny):
+    if system.built_on == "encoder":
+        pytest.skip("fills in or cuts out a whole answer, and writes no tokens one by one")
     inputs, candidates = tiny.batch()
     written = system.generate(inputs, candidates, max_tokens=1)
     with torch.no_grad():
@@ -168,7 +172,13 @@ def test_greedy_takes_the_likeliest_token(system, tiny):
     torch.testing.assert_close(every.exp().sum(1), torch.ones(2), rtol=1e-4, atol=1e-4)
 
 
-def test_likelihood_per_passage_is_that_of_each_passage_alone(system, tiny):
+# Options without which something else than a passage has a say.
+ALONE = {"realm": {"null_passage": False}}
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_likelihood_per_passage_is_that_of_each_passage_alone(name, family, tiny):
+    system = tiny.system(name, family, **ALONE.get(name, {}))
     inputs, candidates = tiny.batch()
     target, mask = tiny.target(2)
     with torch.no_grad():
@@ -180,7 +190,9 @@ def test_likelihood_per_passage_is_that_of_each_passage_alone(system, tiny):
     torch.testing.assert_close(scores[:, 1], alone, **CLOSE)
 
 
-def test_shares_of_the_passages_sum_to_one(system, tiny):
+@pytest.mark.parametrize("family", FAMILIES)
+def test_shares_of_the_passages_sum_to_one(name, family, tiny):
+    system = tiny.system(name, family, **ALONE.get(name, {}))
     inputs, candidates = tiny.batch()
     with torch.no_grad():
         reading = system.read(inputs, candidates)
@@ -212,7 +224,7 @@ def test_a_question_without_candidates_in_the_batch_gives_numbers(system, tiny):
 
 def test_bfloat16_stays_near_float32(name, tiny):
     inputs, candidates = tiny.batch()
-    system = tiny.system(name, "t5-gated")
+    system = tiny.system(name, "bert" if SYSTEMS[name].built_on == "encoder" else "t5-gated")
     plain = likelihood(system, inputs, candidates, tiny)
     half = likelihood(system.to(torch.bfloat16), inputs, candidates, tiny)
     # bfloat16 keeps 8 bits; log-likelihoods of four tokens near -16 may move by a few tenths.
@@ -242,7 +254,7 @@ def test_saved_and_loaded_is_the_same(name, tiny, tmp_path):
     from wellread.nn.tokenizers import train_tokenizer
     from wellread.reading.frame import Frame, FrameConfig
 
-    for family in ("t5", "bert"):
+    for family in ("bert",) if SYSTEMS[name].built_on == "encoder" else ("t5", "bert"):
         tokenizer = train_tokenizer(["a few words to learn from, twice over"] * 3, 100, kind="wordpiece")
         system = tiny.system(name, family)
         model = Model(name, system, Frame(FrameConfig(question_tokens=12), tokenizer))

@@ -141,7 +141,7 @@ def test_a_model_whose_keys_differ_changes_nothing(home, memory, tmp_path):
         changed.system.reader.encoder.layers[2].attention.key.weight.add_(0.1)  # above the memory, below the index
     save_model(tmp_path / "changed", changed)
     Corpus.write([Passage("n1", "The Loire flows through Nantes to the ocean.", "Loire")], tmp_path / "new")
-    with pytest.raises(ValueError, match=r"this token index was built with .*; build the index again, or bring back"):
+    with pytest.raises(ValueError, match=r"this index was built with .*; build the index again, or bring back"):
         main(["--debug", "memory", "add", str(memory), str(tmp_path / "new"), "--model", str(tmp_path / "changed")])
     assert len(Memory.open(memory)) == len(open_index(memory / "index")) == len(PASSAGES)
 

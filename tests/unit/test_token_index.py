@@ -382,7 +382,7 @@ def test_other_weights_under_the_same_name_are_refused(tmp_path):
     encoder.fingerprint = "after"
     again = open_index(tmp_path / "index")
     assert len(again.search(probes(1), top_k=3)[0].ids) == 3  # vectors are the caller's own business
-    message = "encoder 'changing' has fingerprint 'after', but this token index was built with 'before'; build"
+    message = "encoder 'changing' has fingerprint 'after', but this index was built with 'before'; build"
     with pytest.raises(ValueError, match=message):
         again.search([Probe(words="question 0")], top_k=3)
     with pytest.raises(ValueError, match=message):

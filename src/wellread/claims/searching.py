@@ -16,7 +16,7 @@ from wellread.model import Model
 from wellread.reading.batching import to_device
 from wellread.retrieval import RETRIEVERS, open_index
 from wellread.retrieval.base import Retriever
-from wellread.token_encoder import ModelTokens
+from wellread.token_encoder import model_encoder
 from wellread.types import Candidates, Probe, Question
 
 __all__ = ["OWN", "SearchPlaces", "rank_of_right", "search_all"]
@@ -63,7 +63,7 @@ def rank_of_right(question: Question, found: Candidates) -> int | None:
 
 def _own(model: Model, places: SearchPlaces) -> Retriever:
     shutil.rmtree(places.own, ignore_errors=True)
-    encoder = ModelTokens(model, memory=places.memory, precision="bf16")
+    encoder = model_encoder(model, memory=places.memory, precision="bf16")
     # Exact, so that what is measured is the system and not the search.
     exact = {"codec": "float32", "search": "exhaustive"}
     return RETRIEVERS[model.system.retriever].build(places.corpus, places.own, encoder=encoder, **exact)

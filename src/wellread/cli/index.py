@@ -89,10 +89,10 @@ def _encoder(given: dict[str, Any]) -> Any:
         return None
     from wellread.memory.store import Memory
     from wellread.model import load_model
-    from wellread.token_encoder import ModelTokens
+    from wellread.token_encoder import model_encoder
 
     store = None if memory is None else Memory.open(memory)
-    return ModelTokens(load_model(model), memory=store, precision=precision or "fp32")
+    return model_encoder(load_model(model), memory=store, precision=precision or "fp32")
 
 
 def _searched(index: Any, passages: Any) -> dict[str, Any]:

@@ -175,12 +175,12 @@ def _index_options(memory: Memory, model: Model) -> dict[str, Any]:
     """How to build the search index inside the memory again with this model, which may lie elsewhere than when it was
     built; ValueError where its keys are of another one. Asked before the memory is changed."""
     from wellread.config import to_mapping
-    from wellread.token_encoder import ModelTokens
+    from wellread.token_encoder import model_encoder
 
     index = _index_inside(memory)
     if index is None or not index.of_a_model:
         return {} if index is None else to_mapping(index.options)
-    encoder = ModelTokens(model, memory=memory, name=index.options.encoder)
+    encoder = model_encoder(model, memory=memory, name=index.options.encoder)
     index.use_encoder(encoder)
     index.own_encoder()
     return {**to_mapping(index.options), "encoder": encoder}

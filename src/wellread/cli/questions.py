@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -50,6 +50,9 @@ def command() -> None:
 @click.option("--mask", default="[MASK]", show_default=True, help="What stands for them; <extra_id_0> for T5.")
 @click.option("--hide-own", is_flag=True, help="Say in `hidden` that the passage must not be read for its question.")
 @click.option("--most-words", default=40, show_default=True, help="Longer sentences are left out.")
+@click.option("--tokenizer", metavar="MODEL", help="One mask per token of the answer, as REALM fills them in.")
+@click.option("--most-tokens", default=None, type=POSITIVE, help="With --tokenizer: longer sentences are left out.")
+@click.option("--share", default=None, type=float, help="With --tokenizer: mask this share of the words (BERT: 0.15).")
 @click.option("--seed", default=0, show_default=True, help="Which passages, sentences and words are drawn.")
 @_overwrite_option
 @json_option
@@ -60,6 +63,7 @@ def masked(corpus: str, out: str, overwrite: bool, as_json: bool, **choice: Any)
     Examples:
       wellread questions masked corpus --out masked.jsonl.gz --limit 50000
       wellread questions masked corpus --out masked.jsonl.gz --mask '<extra_id_0>' --hide-own
+      wellread questions masked corpus --out masked.jsonl.gz --tokenizer default --most-tokens 46 --hide-own
     """
     from wellread.corpus import Corpus
     from wellread.corpus.masking import MaskingReport, masked_questions
@@ -68,9 +72,35 @@ def masked(corpus: str, out: str, overwrite: bool, as_json: bool, **choice: Any)
 
     started, report = time.perf_counter(), MaskingReport()
     finder = span_finder(choice.pop("finder"))
+    choice["tokens"] = _counted(choice.pop("tokenizer"))
     questions = masked_questions(Corpus.open(corpus), **choice, finder=finder, report=report)
     write_questions(out, _shown(questions, choice["limit"]), overwrite=overwrite)
     _tell(report, out, time.perf_counter() - started, as_json, finder=finder.name)
+
+
+@command.command()
+@click.argument("corpus")
+@_out_option
+@click.option("--limit", default=20_000, show_default=True, type=POSITIVE, help="Questions, of passages all over.")
+@click.option("--kept-share", default=0.1, show_default=True, help="Of them, those whose passage is read whole.")
+@click.option("--seed", default=0, show_default=True, help="Which passages and sentences are drawn.")
+@_overwrite_option
+@json_option
+def cloze(corpus: str, out: str, overwrite: bool, as_json: bool, **choice: Any) -> None:
+    """Sentences of a corpus that ask for the passage they are from (inverse cloze task).
+
+    \b
+    Example:
+      wellread questions cloze corpus --out cloze.jsonl.gz
+    """
+    from wellread.corpus import Corpus
+    from wellread.corpus.cloze import ClozeReport, cloze_questions
+    from wellread.corpus.writing import write_questions
+
+    started, report = time.perf_counter(), ClozeReport()
+    questions = cloze_questions(Corpus.open(corpus), **choice, report=report)
+    write_questions(out, _shown(questions, choice["limit"]), overwrite=overwrite)
+    _tell(report, out, time.perf_counter() - started, as_json)
 
 
 @command.command()
@@ -96,6 +126,18 @@ def labels(folder: str, out: str, split: str, document_words: int | None, overwr
     questions = relevance_questions(folder, split=split, document_words=document_words, report=report)
     write_questions(out, _shown(questions, None), overwrite=overwrite)
     _tell(report, out, time.perf_counter() - started, as_json)
+
+
+def _counted(tokenizer: str | None) -> Callable[[str], int] | None:
+    """Counts the tokens of a text as a model's tokenizer does; "default" for that of the default encoder."""
+    if tokenizer is None:
+        return None
+    from wellread.model import model_path
+    from wellread.nn.building import default_encoder_path
+    from wellread.nn.tokenizers import Tokenizer
+
+    made = Tokenizer.load(default_encoder_path() if tokenizer == "default" else model_path(tokenizer))
+    return lambda text: len(made.encode(text))
 
 
 def _shown(questions: Iterable[Question], total: int | None) -> Iterator[Question]:

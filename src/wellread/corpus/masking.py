@@ -2,14 +2,15 @@
 
 ReAtt (Jiang et al., 2022, section 3.3) adapts to a collection by them: "randomly choose one sentence from a document
 and mask one entity"; REALM (Guu et al., 2020, section 3.4) pre-trains by them. Differences: what is masked is masked
-wherever it stands in the sentence, by one mask however long it is, and one question masks one thing (the random
-words of BERT, which REALM compares with, are 15 % of a text).
+wherever it stands in the sentence. One question masks one thing, by one mask however long it is, or, for models that
+fill in every mask with one token, by as many masks as it has tokens (`tokens`); or a share of what is found (BERT's
+random words, 15 % of a text).
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 
 from wellread.corpus.salient import Span, SpanFinder, drawn, sentence_spans, span_finder
@@ -58,6 +59,9 @@ def masked_questions(
     mask: str = "[MASK]",
     hide_own: bool = False,
     most_words: int = 40,
+    tokens: Callable[[str], int] | None = None,
+    most_tokens: int | None = None,
+    share: float | None = None,
     seed: int = 0,
     report: MaskingReport | None = None,
 ) -> Iterator[Question]:
@@ -69,6 +73,9 @@ def masked_questions(
     hide_own: the passage must not be read for its own question, which would be trivial (REALM, section 3.4): it is
     named in the field `hidden` (metadata) and is no positive. Where passages overlap, its neighbours stay.
     most_words: longer sentences are left out, since questions are cut at the frame's question_tokens.
+    tokens: how many tokens a text is for the model that is trained; what is masked then stands once in its sentence,
+    and gets as many masks. most_tokens: sentences of more tokens are left out, so that no mask is cut off. share: mask
+    this share of what the finder finds, at least one, and the answer is all of it in order (needs `tokens`).
     report: filled while questions are drawn.
 
     Which sentence and which span is a function of the seed and the passage, whatever stands around it. ValueError
@@ -81,7 +88,11 @@ def masked_questions(
         raise ValueError(f"most_words={most_words}; it must be at least {FEWEST_WORDS}, the length of a sentence.")
     if not mask.strip():
         raise ValueError(f"mask={mask!r} is empty; give the mask of the tokenizer, such as [MASK] or <extra_id_0>.")
-    masking = _Masking(span_finder(finder), mask, hide_own, most_words, seed)
+    if share is not None and not (0 < share <= 1 and tokens is not None):
+        raise ValueError(f"share={share}; it must be above 0, at most 1, and needs a tokenizer (--tokenizer MODEL).")
+    if most_tokens is not None and tokens is None:
+        raise ValueError(f"most_tokens={most_tokens} needs a tokenizer (--tokenizer MODEL) to count with.")
+    masking = _Masking(span_finder(finder), mask, hide_own, most_words, seed, tokens, most_tokens, share)
     return masking.questions(passages, limit, per_passage, report or MaskingReport())
 
 
@@ -92,6 +103,9 @@ class _Masking:
     hide_own: bool
     most_words: int
     seed: int
+    tokens: Callable[[str], int] | None = None
+    most_tokens: int | None = None
+    share: float | None = None
 
     def questions(
         self, passages: Corpus | Sequence[Passage], limit: int | None, per_passage: int | None, report: MaskingReport
@@ -139,25 +153,55 @@ class _Masking:
         return sorted(whole or fitting, key=lambda item: drawn("sentence", self.seed, passage.id, item[0]))
 
     def _question(self, passage: Passage, number: int, sentence: str, spans: Sequence[Span]) -> Question | None:
-        for span in sorted(spans, key=lambda span: drawn("span", self.seed, passage.id, number, span.start, span.end)):
-            text = _masked(sentence, span, self.mask)
-            if text is not None:
-                break
-        else:
+        if self.most_tokens is not None and self.tokens(sentence) > self.most_tokens:
             return None
+        lots = sorted(spans, key=lambda span: drawn("span", self.seed, passage.id, number, span.start, span.end))
+        made = self._one(sentence, lots) if self.share is None else self._several(sentence, lots)
+        if made is None:
+            return None
+        text, answer, kind = made
         own = (passage.id,)
         return Question(
             id=f"masked-{passage.id}-{number}",
             text=text,
-            answers=(sentence[span.start : span.end],),
+            answers=(answer,),
             positive=() if self.hide_own else own,
             task="masked",
-            metadata={"kind": span.kind, "mask": self.mask, **({"hidden": list(own)} if self.hide_own else {})},
+            metadata={"kind": kind, "mask": self.mask, **({"hidden": list(own)} if self.hide_own else {})},
         )
 
+    def _one(self, sentence: str, spans: Sequence[Span]) -> tuple[str, str, str] | None:
+        """(text, answer, kind): the first of the spans that can be masked."""
+        for span in spans:
+            pieces = _around(sentence, span, self.mask)
+            if pieces is not None and (self.tokens is None or len(pieces) == 2):
+                answer = sentence[span.start : span.end]
+                return self._masks(answer).join(pieces), answer, span.kind
+        return None
 
-def _masked(sentence: str, span: Span, mask: str) -> str | None:
-    """The sentence without the span's words, wherever they stand; None where they would still be told, or where too
+    def _several(self, sentence: str, spans: Sequence[Span]) -> tuple[str, str, str] | None:
+        """The same of a share of the spans, each masked where it stands."""
+        wanted, chosen = max(round(self.share * len(spans)), 1), []
+        for span in spans:
+            apart = all(span.end <= other.start or other.end <= span.start for other in chosen)
+            if apart and len(chosen) < wanted:
+                chosen.append(span)
+        chosen.sort(key=lambda span: span.start)
+        starts, ends = [0, *(span.end for span in chosen)], [*(span.start for span in chosen), len(sentence)]
+        pieces = [sentence[start:end] for start, end in zip(starts, ends)]
+        if not chosen or self.mask in sentence or sum(len(_words(each).split()) for each in pieces) < LEFT_WORDS:
+            return None
+        answers = [sentence[span.start : span.end] for span in chosen]
+        text = "".join(piece + masks for piece, masks in zip(pieces, [*map(self._masks, answers), ""]))
+        return text, " ".join(answers), chosen[0].kind
+
+    def _masks(self, answer: str) -> str:
+        """What stands for an answer."""
+        return self.mask if self.tokens is None else " ".join([self.mask] * self.tokens(answer))
+
+
+def _around(sentence: str, span: Span, mask: str) -> list[str] | None:
+    """The sentence around the span's words, wherever they stand; None where they would still be told, or where too
     little is left."""
     answer = sentence[span.start : span.end]
     words = _words(answer)
@@ -166,7 +210,7 @@ def _masked(sentence: str, span: Span, mask: str) -> str | None:
     left = [_words(piece) for piece in pieces]
     if not words.strip() or mask in sentence or any(words in piece for piece in left):
         return None
-    return mask.join(pieces) if sum(len(piece.split()) for piece in left) >= LEFT_WORDS else None
+    return pieces if sum(len(piece.split()) for piece in left) >= LEFT_WORDS else None
 
 
 def _words(text: str) -> str:

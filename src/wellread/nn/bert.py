@@ -53,7 +53,7 @@ class _Placing(nn.Module):
         self.norm = nn.LayerNorm(config.dim, eps=config.norm_epsilon)
         self.dropout = nn.Dropout(config.dropout)
 
-    def forward(self, words: Tensor, *, start: int = 0, segment: int = 0) -> Tensor:
+    def forward(self, words: Tensor, *, start: int = 0, segment: int | Tensor = 0) -> Tensor:
         end, limit, kinds = (
             start + words.shape[1],
             self.positions.num_embeddings,
@@ -61,7 +61,7 @@ class _Placing(nn.Module):
         )
         if end > limit:
             raise ValueError(f"{end} tokens in a row, but the net knows positions for {limit}; use shorter texts.")
-        if not 0 <= segment < kinds:
+        if isinstance(segment, int) and not 0 <= segment < kinds:
             raise ValueError(f"segment={segment}; it must be between 0 and {kinds - 1}.")
         # The order of the additions is that of the published nets, so that results agree to the last digits.
         states = words + self.segments.weight[segment] + self.positions.weight[start:end]
@@ -206,8 +206,9 @@ class BertEncoder(nn.Module):
         """Write config.json and model.safetensors."""
         write_hub(path, self.config.to_hub(), hub_weights(self.state_dict()))
 
-    def embed(self, tokens: Tensor, *, segment: int = 0) -> Tensor:
-        """Token ids [batch, tokens] -> states [batch, tokens, dim]; positions count from 0."""
+    def embed(self, tokens: Tensor, *, segment: int | Tensor = 0) -> Tensor:
+        """Token ids [batch, tokens] -> states [batch, tokens, dim]; positions count from 0. segment: the token type, of
+        all tokens or of each, [batch, tokens]."""
         return self.placing(self.embed_tokens(tokens), segment=segment)
 
     def bias(self, num_tokens: int) -> None:

@@ -45,6 +45,7 @@ __all__ = [
     "build_from_bert",
     "build_from_scratch",
     "build_from_t5",
+    "check_vocabulary",
     "default_encoder_path",
     "empty_reader",
     "encoder_decoder_from",
@@ -55,6 +56,7 @@ __all__ = [
     "save_reader",
     "save_weights",
     "saved_weights",
+    "seeded",
 ]
 
 READER_FILE = "reader.json"
@@ -125,11 +127,11 @@ def build_from_t5(path: str | Path, *, copy_head: bool = False, seed: int = 0) -
     copy_head: add one, with random weights from the seed; such a reader must be trained before it is of use.
     """
     tokenizer = Tokenizer.load(path)
-    with _seeded(seed):
+    with seeded(seed):
         reader = EncoderDecoder.from_hub(path)
         if copy_head:
             reader.copy = CopyHead(reader.encoder.dim, reader.decoder.dim, copy_dim=reader.encoder.dim)
-    _check_vocabulary(tokenizer, reader.encoder.vocab_size, path)
+    check_vocabulary(tokenizer, reader.encoder.vocab_size, path)
     return reader, tokenizer
 
 
@@ -151,9 +153,9 @@ def build_from_bert(
     tokenizer = Tokenizer.load(path)
     changes = {"start_token": tokenizer.start, "end_token": tokenizer.end, "pad_token": tokenizer.pad}
     changes |= {"attention_dropout": 0.0} | ({} if dropout is None else {"dropout": dropout})
-    with _seeded(seed):
+    with seeded(seed):
         encoder = BertEncoder.from_hub(path, **changes)
-        _check_vocabulary(tokenizer, encoder.vocab_size, path)
+        check_vocabulary(tokenizer, encoder.vocab_size, path)
         decoder = decoder_from_encoder(encoder, _layers(decoder_layers, encoder.num_layers))
         copy = CopyHead(encoder.dim, decoder.dim, copy_dim=encoder.dim) if copy_head else None
     return EncoderDecoder(encoder, decoder, copy=copy), tokenizer
@@ -186,7 +188,7 @@ def build_from_scratch(
     kind, configs = _FAMILIES[family]
     tokenizer = train_tokenizer(texts, vocab_size, kind=kind) if tokenizer is None else Tokenizer.load(tokenizer)
     encoder, decoder = configs(tokenizer, dim, layers, heads, decoder_layers)
-    with _seeded(seed):
+    with seeded(seed):
         reader = build_reader(ReaderConfig(encoder, decoder, copy_head=copy_head, copy_dim=dim * copy_head))
     return reader, tokenizer
 
@@ -230,7 +232,7 @@ def load_reader(path: str | Path, *, dtype: torch.dtype = torch.float32) -> tupl
     reader = empty_reader(folder).to(dtype)
     load_saved_weights(folder, reader)
     tokenizer = Tokenizer.load(folder)
-    _check_vocabulary(tokenizer, reader.encoder.vocab_size, folder)
+    check_vocabulary(tokenizer, reader.encoder.vocab_size, folder)
     return reader.eval(), tokenizer
 
 
@@ -249,7 +251,7 @@ def read_config(folder: Path) -> tuple[str, Any]:
 def empty_reader(folder: Path) -> nn.Module:
     """The nets reader.json describes, weights not yet loaded; torch's random state stays as it was."""
     kind, config = read_config(folder)
-    with _seeded(0):
+    with seeded(0):
         return NETS[kind].build(config)
 
 
@@ -327,6 +329,7 @@ NETS: Registry = Registry(
     {
         ENCODER_DECODER: "wellread.nn.building:_ENCODER_DECODER",
         "decoder": "wellread.nn.decoder_building:DECODER",
+        "encoder": "wellread.nn.masked_lm:ENCODER",
     },
 )
 """What a system can be built around, by name (System.built_on)."""
@@ -347,7 +350,8 @@ def _layers(asked: int | Sequence[int] | None, available: int) -> tuple[int, ...
     return tuple((index + 1) * available // asked - 1 for index in range(asked))
 
 
-def _check_vocabulary(tokenizer: Tokenizer, vocab_size: int, path: str | Path) -> None:
+def check_vocabulary(tokenizer: Tokenizer, vocab_size: int, path: str | Path) -> None:
+    """ValueError where the tokenizer of a folder knows ids that its net has no row for."""
     # Embeddings are often padded beyond the tokenizer's last id; the other way round ids would have no row.
     if tokenizer.vocab_size > vocab_size:
         raise ValueError(
@@ -357,7 +361,7 @@ def _check_vocabulary(tokenizer: Tokenizer, vocab_size: int, path: str | Path) -
 
 
 @contextmanager
-def _seeded(seed: int) -> Iterator[None]:
+def seeded(seed: int) -> Iterator[None]:
     """Random numbers on the CPU from this seed; torch's own state is put back after."""
     with torch.random.fork_rng(devices=[]):
         torch.default_generator.manual_seed(seed)

@@ -14,7 +14,7 @@ from wellread.types import CandidateBatch, Inputs, TrainingBatch
 if TYPE_CHECKING:
     from torch import Tensor
 
-__all__ = ["CandidateRow", "batch_candidates", "by_length", "to_device"]
+__all__ = ["CandidateRow", "batch_candidates", "by_length", "take_rows", "to_device"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -121,6 +121,15 @@ def by_length(run: Callable[[Tensor, Tensor], Tensor], states: Tensor, mask: Ten
     width = longest if whole else max(part.shape[1] for part in parts)
     padded = [functional.pad(part, (0, 0, 0, width - part.shape[1])) for part in parts]
     return torch.cat(padded)[order.argsort()]
+
+
+def take_rows(value: Inputs | CandidateBatch, rows: Tensor) -> Inputs | CandidateBatch:
+    """The same of some questions alone; rows: [batch] bool."""
+    parts = {name: getattr(value, name) for name in value.__slots__}
+    parts = {name: part[rows] for name, part in parts.items() if isinstance(part, torch.Tensor)}
+    if isinstance(value, CandidateBatch) and value.ids:
+        parts["ids"] = [ids for ids, kept in zip(value.ids, rows.tolist()) if kept]
+    return replace(value, **parts)
 
 
 def to_device(value: Inputs | CandidateBatch | TrainingBatch, device: torch.device | str):

@@ -26,6 +26,7 @@ RETRIEVERS = Registry(
         "dense": "wellread.retrieval.dense:DenseRetriever",
         "visual": "wellread.retrieval.visual:VisualRetriever",
         "reatt": "wellread.retrieval.tokens:TokenRetriever",
+        "vectors": "wellread.retrieval.vectors:VectorRetriever",
         "hybrid": "wellread.retrieval.hybrid:HybridRetriever",
         "given": "wellread.retrieval.given:GivenRetriever",
     },

@@ -10,7 +10,7 @@ from typing import Any, ClassVar, Self
 from wellread.retrieval.segments import SegmentedRetriever
 from wellread.types import Passage
 
-__all__ = ["EncodedRetriever"]
+__all__ = ["EncodedRetriever", "OwnEncoder"]
 
 
 class EncodedRetriever(SegmentedRetriever):
@@ -51,3 +51,42 @@ class EncodedRetriever(SegmentedRetriever):
         if name not in cls._encoders:
             cls._encoders[name] = cls.open_encoder(name)
         return cls._encoders[name]
+
+
+class OwnEncoder:
+    """For retrievers whose vectors belong to one model: the index knows the fingerprint of the encoder it was built
+    with (its option `encoder_fingerprint`), and refuses another one. Comes before EncodedRetriever among the bases."""
+
+    of_a_model: ClassVar[bool] = True
+    _checked = False
+
+    @classmethod
+    def build(cls, passages: Iterable[Passage], out: str | Path, *, overwrite: bool = False, **options: Any) -> Self:
+        encoder = options.get("encoder")
+        if encoder and isinstance(encoder, str):
+            encoder = cls.encoder_named(encoder)
+        if encoder:
+            options |= {"encoder": encoder, "encoder_fingerprint": getattr(encoder, "fingerprint", "")}
+        return super().build(passages, out, overwrite=overwrite, **options)
+
+    def _load(self) -> None:
+        super()._load()
+        self._checked = False
+
+    def own_encoder(self) -> Any:
+        """The encoder this index was built with; ValueError where that name now stands for other weights."""
+        encoder = self.encoder_named(self.options.encoder)
+        if not self._checked:
+            wanted, found = self.options.encoder_fingerprint, getattr(encoder, "fingerprint", "")
+            if wanted != found:
+                raise ValueError(
+                    f"encoder {self.options.encoder!r} has fingerprint {found!r}, but this index was built with "
+                    f"{wanted!r}; build the index again, or bring back the model it was built with."
+                )
+            self._checked = True
+        return encoder
+
+    def add(self, passages: Iterable[Passage]) -> int:
+        """As `Retriever.add`; ValueError where the encoder's name now stands for other weights."""
+        self.own_encoder()
+        return super().add(passages)

@@ -13,7 +13,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import fmean
-from typing import Any, Literal, Protocol, Self
+from typing import Any, Literal, Protocol
 
 import numpy as np
 from tqdm import tqdm
@@ -21,7 +21,7 @@ from tqdm import tqdm
 from wellread.config import require
 from wellread.registry import Registry
 from wellread.retrieval.catalog import CatalogWriter, in_batches
-from wellread.retrieval.encoded import EncodedRetriever
+from wellread.retrieval.encoded import EncodedRetriever, OwnEncoder
 from wellread.retrieval.progress import Progress
 from wellread.retrieval.token_codes import LARGEST, TokenSegment, arrange
 from wellread.retrieval.token_search import exhaustive, two_stage
@@ -97,14 +97,13 @@ class TokenOptions:
         return self.probes or max(16, lists // 16)
 
 
-class TokenRetriever(EncodedRetriever):
+class TokenRetriever(OwnEncoder, EncodedRetriever):
     """Search by token vectors. Probes need `vectors` [tokens, dim], or words, which the encoder turns into vectors.
 
     Scores are the mean over question tokens of the largest inner product with a token of the passage.
     """
 
     name = "reatt"
-    of_a_model = True
     Options = TokenOptions
     Part = TokenSegment
     segments: list[TokenSegment]
@@ -113,19 +112,6 @@ class TokenRetriever(EncodedRetriever):
     def open_encoder(cls, name: str) -> TokenEncoder:
         return TOKEN_ENCODERS["model"](name)
 
-    @classmethod
-    def build(cls, passages: Iterable[Passage], out: str | Path, *, overwrite: bool = False, **options: Any) -> Self:
-        encoder = options.get("encoder")
-        if encoder and isinstance(encoder, str):
-            encoder = cls.encoder_named(encoder)
-        if encoder:
-            options |= {"encoder": encoder, "encoder_fingerprint": getattr(encoder, "fingerprint", "")}
-        return super().build(passages, out, overwrite=overwrite, **options)
-
-    def _load(self) -> None:
-        super()._load()
-        self._checked = False
-
     @property
     def dim(self) -> int:
         return self.segments[0].dim
@@ -133,10 +119,6 @@ class TokenRetriever(EncodedRetriever):
     @property
     def num_tokens(self) -> int:
         return sum(len(segment.keys) for segment in self.segments)
-
-    def add(self, passages: Iterable[Passage]) -> int:
-        self.own_encoder()
-        return super().add(passages)
 
     def search_exhaustive(
         self, probes: Sequence[Probe], *, top_k: int, where: Mapping[str, Any] | None = None
@@ -182,19 +164,6 @@ class TokenRetriever(EncodedRetriever):
         """Every segment, and which of its passages may be found."""
         allowed = self.allowed(where)
         return [(segment, mask & (segment.lengths > 0)) for segment, mask in zip(self.segments, allowed)]
-
-    def own_encoder(self) -> TokenEncoder:
-        """The encoder this index was built with; ValueError where that name now stands for other weights."""
-        encoder = self.encoder_named(self.options.encoder)
-        if not self._checked:
-            wanted, found = self.options.encoder_fingerprint, getattr(encoder, "fingerprint", "")
-            if wanted != found:
-                raise ValueError(
-                    f"encoder {self.options.encoder!r} has fingerprint {found!r}, but this token index was built with "
-                    f"{wanted!r}; build the index again, or bring back the model it was built with."
-                )
-            self._checked = True
-        return encoder
 
     def _probe_vectors(self, probes: Sequence[Probe]) -> list[np.ndarray]:
         """[tokens, dim] float32 each."""

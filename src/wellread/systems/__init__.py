@@ -17,6 +17,7 @@ SYSTEMS = Registry(
         "lumen": "wellread.systems.lumen:Lumen",
         "glimmer": "wellread.systems.glimmer:Glimmer",
         "reatt": "wellread.systems.reatt:ReAtt",
+        "realm": "wellread.systems.realm:Realm",
         "retro": "wellread.systems.retro:Retro",
         "reveal": "wellread.systems.reveal:Reveal",
     },

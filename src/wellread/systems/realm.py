@@ -1,120 +1,211 @@
-"""REALM: one passage at a time, the answer's probability summed over passages. Signature only.
+"""REALM: one passage at a time, the answer's probability summed over passages.
 
 Paper: Guu et al., "REALM: Retrieval-Augmented Language Model Pre-Training" (2020), arXiv 2002.08909.
 
-    p(y | x) = sum_z p(y | z, x) p(z | x)                      -> Realm.log_likelihood
-    p(z | x) = softmax_z of Embed_input(x)^T Embed_doc(z)      -> Realm.read: scores, extras["null"]
+    p(y | x) = sum_z p(y | z, x) p(z | x)                      -> Realm.log_likelihood (equation 1)
+    p(z | x) = softmax_z of Embed_input(x)^T Embed_doc(z)      -> Realm.log_prior (section 3.2)
     Embed_input(x), Embed_doc(z)                               -> Realm.seek, Realm.remember
-    p(y | z, x), a transformer over join(x, z)                 -> Realm.read: states; Realm.log_likelihood
+    p(y | z, x) = prod_j p(y_j | z, x), masked-LM head         -> Realm._filled (section 3.2, pre-training)
+    p(y | z, x) ~ sum_{s in S(z, y)} exp(MLP(h_start; h_end))  -> Realm._extracted (section 3.2, fine-tuning)
+    inverse cloze task                                         -> Realm._cloze (section 3.4, ORQA section 4)
 
-Letters: x -> inputs, z -> passage, y -> target, k -> top_k, the empty document -> null_passage.
+Letters: x -> inputs, z -> passage, y -> target, k -> top_k, the null document -> null_passage.
 Stored: tokens and one key per passage. Sought: one vector. Read: every pair apart, and its log p(z | x).
 
-The sum runs over the candidates and the null passage, and p(z | x) is normalised over these. In training the
-candidates come without stored keys; theirs are made anew, so that the gradient reaches Embed_doc.
+Which head answers is seen in the question: one that holds masks is filled in, as many words as it holds masks (so a
+question file has one mask per token of the answer: `wellread questions masked --tokenizer`); any other is answered by
+a span. The sum runs over the candidates and the null passage, and p(z | x) is normalised over these; no span can be
+cut out of an empty passage, so spans are summed over the candidates alone. In training candidates come without stored
+keys where the passage tower learns; theirs are made anew, so that the gradient reaches Embed_doc.
+
+Differences: a copy head beside the masked-LM head, where the nets have one (small nets learn to fill in from a passage
+much sooner). A pair is [CLS] x [SEP] [CLS] z [SEP]. Towers may be fewer layers than the reader, and may take the mean
+of the states. A fill is the best one of the passages' own, by its probability over all passages.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar
 
 import torch
-from torch.nn.functional import pad
+from torch.nn import functional
 
+from wellread.config import require
 from wellread.losses import log_softmax_over
+from wellread.nn.building import seeded
+from wellread.nn.masked_lm import Copyable
+from wellread.nn.span_head import SpanHead
+from wellread.nn.tower import Pool, Tower
+from wellread.reading.batching import by_length, take_rows
 from wellread.reading.decoding import Generated
+from wellread.reading.extraction import best_text, log_shares, matching, spans_within
+from wellread.reading.frame import pad_rows
 from wellread.reading.keeping import all_columns
-from wellread.reading.pairing import join
-from wellread.systems.base import Paper, Remembered
-from wellread.systems.signature_base import DECODER, SignatureSystem
+from wellread.reading.marginal import Columns, among_first, columns_of, log_sum, without_end
+from wellread.reading.pairing import Pairs, join
+from wellread.systems.base import Paper, Remembered, Search, System
 from wellread.types import CandidateBatch, Inputs, Reading, TrainingBatch
 
 if TYPE_CHECKING:
     from torch import Tensor
 
+    from wellread.nn.masked_lm import MaskedReader
+
 __all__ = ["Realm", "RealmConfig"]
+
+CLOZE = "cloze"
 
 
 @dataclass(frozen=True)
 class RealmConfig:
-    """null_passage: the tokens of an empty passage, read beside the candidates; () leaves it out."""
+    """null_passage: read an empty passage beside the candidates. null_only: read nothing else, which shows what the
+    weights know by themselves. tower_layers: of the encoder's first, in both towers; None for all. key_dim: width of
+    their vectors, None for the encoder's. pool: what of a text's states is projected. span_tokens: the longest span.
+    span_dim: hidden width of the span scores.
+    """
 
-    null_passage: tuple[int, ...] = ()
+    null_passage: bool = True
+    null_only: bool = False
+    tower_layers: int | None = None
+    key_dim: int | None = None
+    pool: Pool = "class"
+    span_tokens: int = 10
+    span_dim: int = 128
+
+    def __post_init__(self) -> None:
+        for name in ("tower_layers", "key_dim", "span_tokens", "span_dim"):
+            value = getattr(self, name)
+            require(value is None or value >= 1, f"{name}={value}; it must be at least 1.")
+        require(
+            self.null_passage or not self.null_only, "null_only=true with null_passage=false leaves nothing to read."
+        )
 
 
-class Realm(SignatureSystem):
+class Realm(System):
     """Sums over passages what each says alone."""
 
     paper = Paper("REALM: Retrieval-Augmented Language Model Pre-Training", "Guu et al.", 2020, "2002.08909")
     Config = RealmConfig
+    config: RealmConfig
+    built_on: ClassVar[str] = "encoder"
+    retriever: ClassVar[str | None] = "vectors"
     stores = frozenset({"tokens", "keys"})
-    nets: ClassVar = {
-        "question_encoder": "(tokens, mask) -> [rows, dim]",
-        "key_encoder": "(tokens, mask) -> [rows, dim]",
-        "reader": "(tokens, mask) -> states [rows, tokens, dim]",
-        "head": DECODER,
-    }
-    memory_nets = ("key_encoder",)
+
+    def __init__(self, config: RealmConfig, reader: MaskedReader) -> None:
+        super().__init__()
+        self.config, self.reader = config, reader
+        have = reader.encoder.num_layers
+        layers = have if config.tower_layers is None else config.tower_layers
+        if layers > have:
+            raise ValueError(f"tower_layers={layers} but the encoder has {have}; it must be between 1 and {have}.")
+        shape = {"layers": layers, "dim": config.key_dim, "pool": config.pool}
+        self.question_tower = Tower(reader.encoder, **shape)
+        self.passage_tower = Tower(reader.encoder, **shape)
+        with seeded(0):
+            self.spans = SpanHead(reader.encoder.dim, config.span_dim)
+
+    def parts(self) -> dict[str, list[str]]:
+        return {
+            "towers": ["question_tower.", "passage_tower."],
+            "question": ["question_tower."],
+            "memory": ["passage_tower."],
+            "reader": ["reader.encoder."],
+            "head": ["reader.head.", "reader.copy."],
+            "spans": ["spans."],
+        }
+
+    def train(self, mode: bool = True) -> Realm:
+        """Towers that do not learn stay in evaluation mode, so that training finds what the index holds."""
+        super().train(mode)
+        for tower in (self.question_tower, self.passage_tower):
+            tower.train(mode and tower.trained)
+        return self
+
+    # -- retrieve ------------------------------------------------------------------------------------------
+
+    @property
+    def memory_cut(self) -> str:
+        return f"{self.passage_tower.encoder.num_layers} of {self.reader.encoder.num_layers}"
+
+    def memory_weights(self) -> Mapping[str, Tensor]:
+        return {name: weight.detach() for name, weight in self.passage_tower.named_parameters(prefix="passage_tower")}
 
     def remember(
         self, tokens: Tensor, mask: Tensor, *, picture: Tensor | None = None, picture_mask: Tensor | None = None
     ) -> Remembered:
-        return Remembered(keys=self.key_encoder(tokens, mask))
+        def run(rows: Tensor, real: Tensor) -> Tensor:
+            return self.passage_tower(rows[..., 0], real)[:, None]
+
+        return Remembered(keys=by_length(run, tokens[..., None], mask)[:, 0])
 
     def seek(self, inputs: Inputs) -> Sequence[Tensor] | None:
-        return list(self.question_encoder(inputs.tokens, inputs.mask)[:, None])
+        return list(self.question_tower(inputs.tokens, inputs.mask)[:, None])
+
+    def log_prior(self, inputs: Inputs, candidates: CandidateBatch) -> tuple[Tensor, Tensor]:
+        """log p(z | x): of the candidates [batch, passages], of the null passage [batch, 0 or 1]; -inf for none."""
+        batch, count = candidates.exists.shape
+        query = self.question_tower(inputs.tokens, inputs.mask).float()
+        keys = candidates.keys
+        if keys is None:
+            keys = self.remember(candidates.tokens.flatten(0, 1), candidates.mask.flatten(0, 1)).keys
+            keys = keys.unflatten(0, (batch, count))
+        relevance, exists = (query[:, None] * keys.float()).sum(-1), candidates.exists
+        if self.config.null_passage:
+            empty = self._null(inputs.tokens)
+            null = query @ self.passage_tower(empty, torch.ones_like(empty, dtype=torch.bool)).float().T
+            relevance, exists = torch.cat([relevance, null], 1), functional.pad(exists, (0, 1), value=True)
+        prior = log_softmax_over(relevance, exists).masked_fill(~exists, -torch.inf)
+        return prior[:, :count], prior[:, count:]
+
+    def _null(self, like: Tensor) -> Tensor:
+        """The null passage, [1, tokens]: a start and an end with nothing between."""
+        return like.new_tensor([[self.reader.start_token, self.reader.end_token]])
+
+    # -- read ----------------------------------------------------------------------------------------------
 
     def read(self, inputs: Inputs, candidates: CandidateBatch) -> Reading:
         """Every pair apart, the null passage last: states [batch, columns * tokens, dim].
 
         scores: log p(z | x), [batch, passages]; extras["null"]: that of the null passage, [batch, 0 or 1].
+        extras["columns"]: how many pairs of each question there are.
         """
-        count, null = candidates.num_passages, candidates.tokens.new_tensor(self.config.null_passage)
-        more = (0, max(len(null) - candidates.tokens.shape[2], 0), 0, int(len(null) > 0))
-        tokens, mask = pad(candidates.tokens, more), pad(candidates.mask, more)
-        tokens[:, count:, : len(null)], mask[:, count:, : len(null)] = null, True
-        prior = self._log_prior(inputs, candidates, tokens, mask)
-        # Of the pairs only the joined tokens are wanted: the reader embeds them itself.
-        pairs = join(
-            inputs.tokens[..., None],
-            inputs.mask,
-            inputs.tokens,
-            passage_states=tokens[..., None],
-            passage_mask=mask,
-            passage_tokens=tokens,
-        )
-        named = pad(candidates.exists, more[2:])[..., None] & pairs.mask
+        exists, tokens, mask = candidates.exists, candidates.tokens, candidates.mask
+        if self.config.null_only:
+            scores = exists.new_full(exists.shape, -torch.inf, dtype=torch.float32)
+            null, tokens, mask, exists = scores.new_zeros(len(scores), 1), tokens[:, :0], mask[:, :0], exists[:, :0]
+        else:
+            scores, null = self.log_prior(inputs, candidates)
+        if self.config.null_passage:
+            null_tokens, width = self._null(tokens).expand(len(tokens), -1), max(tokens.shape[2], 2)
+            wider, more = (0, width - tokens.shape[2]), (0, width - 2)
+            tokens = torch.cat([functional.pad(tokens, wider), functional.pad(null_tokens, more)[:, None]], 1)
+            real = functional.pad(torch.ones_like(null_tokens, dtype=torch.bool), more)[:, None]
+            mask = torch.cat([functional.pad(mask, wider), real], 1)
+        exists = functional.pad(exists, (0, tokens.shape[1] - exists.shape[1]), value=False)
+        pairs = self._pairs(inputs, tokens, mask)
+        named = exists[..., None] & pairs.mask
         return Reading(
-            states=self.reader(pairs.tokens.flatten(0, 1), pairs.mask.flatten(0, 1))
-            .unflatten(0, pairs.mask.shape[:2])
-            .flatten(1, 2),
+            states=pairs.states.flatten(1, 2),
             mask=pairs.mask.flatten(1, 2),
             tokens=pairs.tokens.flatten(1, 2),
             copyable=(pairs.from_passage & named).flatten(1, 2),
-            passage=all_columns(named[..., 0])[..., None].where(named, -1).flatten(1, 2),
-            scores=prior[:, :count],
+            passage=all_columns(exists)[..., None].where(named, -1).flatten(1, 2),
+            scores=scores,
             kept=all_columns(candidates.exists),
-            extras={"null": prior[:, count:]},
+            extras={"null": null, "columns": tokens.shape[1]},
         )
 
-    def _log_prior(self, inputs: Inputs, candidates: CandidateBatch, tokens: Tensor, mask: Tensor) -> Tensor:
-        """log p(z | x) of all columns, [batch, columns] float32; -inf where there is no passage."""
-        stored = 0 if candidates.keys is None else candidates.num_passages
-        keys = self.key_encoder(tokens[:, stored:].flatten(0, 1), mask[:, stored:].flatten(0, 1))
-        keys = keys.unflatten(0, (tokens.shape[0], -1))
-        if candidates.keys is not None:
-            keys = torch.cat([candidates.keys.to(keys.dtype), keys], dim=1)
-        relevance = torch.einsum("bd,bcd->bc", self.question_encoder(inputs.tokens, inputs.mask), keys)
-        exists = pad(candidates.exists, (0, tokens.shape[1] - candidates.num_passages), value=True)
-        return log_softmax_over(relevance, exists).masked_fill(~exists, -torch.inf)
+    def _pairs(self, inputs: Inputs, tokens: Tensor, mask: Tensor) -> Pairs:
+        """Every question with every passage, read by the encoder: positions run on, the passage is the second type."""
+        words = {"passage_states": tokens[..., None], "passage_mask": mask, "passage_tokens": tokens}
+        pairs = join(inputs.tokens[..., None], inputs.mask, inputs.tokens, **words)
+        encoder = self.reader.encoder
+        embedded = encoder.embed(pairs.tokens.flatten(0, 1), segment=pairs.from_passage.flatten(0, 1).long())
+        return pairs.with_states(encoder.finish(by_length(encoder.run, embedded, pairs.mask.flatten(0, 1))))
 
-    def shares(self, reading: Reading, written: Generated, candidates: CandidateBatch) -> Tensor:
-        """p(z | x, y): what each passage holds of the answer's probability, without the null passage's."""
-        order = torch.arange(written.tokens.shape[1], device=written.tokens.device)
-        given = self._given_each(reading, written.tokens, order < written.lengths[:, None])
-        return (given + self._prior(reading)).softmax(1)[:, : candidates.num_passages]
+    # -- answer --------------------------------------------------------------------------------------------
 
     def log_likelihood(
         self,
@@ -125,21 +216,149 @@ class Realm(SignatureSystem):
         *,
         per_passage: bool = False,
     ) -> Tensor:
+        """-inf where no passage has a span that reads so, and where a question has another number of masks."""
         reading = self.read(inputs, candidates)
-        given = self._given_each(reading, target, target_mask)
-        return given[:, : candidates.num_passages] if per_passage else (given + self._prior(reading)).logsumexp(1)
+        prior, given = self._given_each(reading, target, target_mask)
+        if per_passage:
+            columns = given.shape[1] - reading.extras["null"].shape[1]
+            return functional.pad(given[:, :columns], (0, candidates.num_passages - columns), value=-torch.inf)
+        return log_sum(prior + given)
 
-    def _prior(self, reading: Reading) -> Tensor:
-        return torch.cat([reading.scores, reading.extras["null"]], dim=1)
+    def _given_each(self, reading: Reading, target: Tensor, target_mask: Tensor) -> tuple[Tensor, Tensor]:
+        """log p(z | x) as the answering head sums by it, and log p(y | z, x): [batch, columns] float32 each."""
+        parts, masks = self._columns(reading), self._masks(reading)
+        target_mask = without_end(target, target_mask, self.reader.end_token)
+        filled = masks.any(-1).any(-1)
+        prior = torch.cat([reading.scores[:, : parts.passages], reading.extras["null"]], dim=1)
+        prior = prior.where(filled[:, None], among_first(prior, parts.passages))
+        given = prior.new_full(prior.shape, -torch.inf)
+        for rows, head in ((filled, self._filled), (~filled, self._extracted)):
+            if bool(rows.any()):
+                given = given.masked_scatter(rows[:, None], head(parts.of(rows), target[rows], target_mask[rows]))
+        return prior, given
 
-    def _given_each(self, reading: Reading, target: Tensor, target_mask: Tensor) -> Tensor:
-        """log p(y | z, x), [batch, columns] float32."""
-        columns = self._prior(reading).shape[1]
-        states, mask = (part.unflatten(1, (columns, -1)).flatten(0, 1) for part in (reading.states, reading.mask))
-        log_probs = self.head(states, mask, target.repeat_interleave(columns, dim=0)).float()
-        each = log_probs.masked_fill(~target_mask.repeat_interleave(columns, dim=0), 0.0).sum(-1)
-        return each.unflatten(0, (-1, columns))
+    def _columns(self, reading: Reading) -> Columns:
+        columns = reading.extras["columns"]
+        return columns_of(reading, columns, columns - reading.extras["null"].shape[1])
+
+    def _masks(self, reading: Reading) -> Tensor:
+        """The question's masks in every pair, [batch, columns, tokens] bool."""
+        masks = (reading.tokens == self.reader.mask_token) & reading.mask & ~reading.copyable
+        return masks.unflatten(1, (reading.extras["columns"], -1))
+
+    def _filled(self, parts: Columns, target: Tensor, target_mask: Tensor) -> Tensor:
+        """log p(y | z, x) of what stands at the masks, [batch, columns]."""
+        states, copyable, real = self._at_masks(parts)
+        length = real.shape[1]
+        wanted = functional.pad(target, (0, max(length - target.shape[1], 0)))[:, :length]
+        wanted = wanted.repeat_interleave(parts.count, 0)
+        each = self.reader.target_log_probs(states, wanted, copyable).masked_fill(~real, 0.0).sum(-1)
+        fits = real.sum(1) == target_mask.sum(1).repeat_interleave(parts.count, 0)
+        return each.masked_fill(~fits, -torch.inf).unflatten(0, (-1, parts.count))
+
+    def _at_masks(self, parts: Columns) -> tuple[Tensor, Copyable, Tensor]:
+        """Of all pairs [rows]: states at the masks [rows, masks, dim], what may be copied, which masks are real."""
+        flat = parts.flat()
+        masks = (flat.tokens == self.reader.mask_token) & flat.mask & ~flat.copyable
+        count = masks.sum(1)
+        most = int(count.max())
+        where = masks.byte().argsort(dim=1, descending=True, stable=True)[:, :most]
+        real = torch.arange(most, device=where.device) < count[:, None]
+        states = flat.states.gather(1, where[..., None].expand(*where.shape, flat.states.shape[-1]))
+        return states, Copyable(flat.states, flat.tokens, flat.copyable), real
+
+    def _extracted(self, parts: Columns, target: Tensor, target_mask: Tensor) -> Tensor:
+        """log p(y | z, x) of all spans that read as the target does, [batch, columns]."""
+        flat, longest = parts.flat(), self.config.span_tokens
+        wanted, real = (part.repeat_interleave(parts.count, 0) for part in (target, target_mask))
+        same = matching(flat.tokens, wanted, real, longest)
+        each = self._span_shares(parts).masked_fill(~same, -torch.inf)
+        return log_sum(each.flatten(1)).unflatten(0, (-1, parts.count))
+
+    def _span_shares(self, parts: Columns) -> Tensor:
+        """log p(span | z, x) of all pairs, [rows, tokens, span_tokens]."""
+        flat, longest = parts.flat(), self.config.span_tokens
+        special = [self.reader.start_token, self.reader.end_token, self.reader.pad_token, self.reader.mask_token]
+        words = flat.copyable & ~torch.isin(flat.tokens, flat.tokens.new_tensor(special))
+        return log_shares(self.spans(flat.states, longest), spans_within(words, longest))
+
+    @torch.no_grad()
+    def generate(
+        self,
+        inputs: Inputs,
+        candidates: CandidateBatch,
+        *,
+        max_tokens: int,
+        num_beams: int = 1,
+        reading: Reading | None = None,
+        search: Search | None = None,
+    ) -> Generated:
+        """The best span, or the best fill. num_beams changes nothing: all spans are compared."""
+        reading = self.read(inputs, candidates) if reading is None else reading
+        parts, filled = self._columns(reading), self._masks(reading).any(-1).any(-1)
+        prior = torch.cat([reading.scores[:, : parts.passages], reading.extras["null"]], dim=1)
+        said: list[tuple[Tensor, float]] = []
+        for row in range(len(filled)):
+            one, mine = parts.of(slice(row, row + 1)), prior[row : row + 1]
+            said.append(self._best_fill(one, mine[0]) if filled[row] else self._best_span(one, mine))
+        texts = [[*text.tolist(), self.reader.end_token][:max_tokens] for text, _ in said]
+        tokens, _ = pad_rows(texts, self.reader.pad_token)
+        device = prior.device
+        scores = torch.tensor([score for _, score in said], device=device)
+        return Generated(tokens.to(device), scores, torch.tensor([len(text) for text in texts], device=device))
+
+    def _best_fill(self, one: Columns, prior: Tensor) -> tuple[Tensor, float]:
+        states, copyable, _ = self._at_masks(one)
+        log_probs = self.reader.log_probs(states, copyable)  # [columns, masks, vocab]
+        fills = log_probs.argmax(-1)
+        every = log_probs.gather(2, fills.T.expand(len(fills), -1, -1)).sum(1)  # [columns, fills]
+        marginal = (prior[:, None] + every).logsumexp(0).masked_fill(prior.isneginf(), -torch.inf)
+        best = int(marginal.argmax())
+        return fills[best], float(marginal[best])
+
+    def _best_span(self, one: Columns, prior: Tensor) -> tuple[Tensor, float]:
+        prior = among_first(prior, one.passages)[0]
+        return best_text(one.tokens[0], self._span_shares(one) + prior[:, None, None])
+
+    def shares(self, reading: Reading, written: Generated, candidates: CandidateBatch) -> Tensor:
+        """p(z | x, y): what each passage holds of the answer's probability, without the null passage's."""
+        order = torch.arange(written.tokens.shape[1], device=written.tokens.device)
+        prior, given = self._given_each(reading, written.tokens, order < written.lengths[:, None])
+        joint = prior + given
+        shares = (joint - log_sum(joint)[:, None]).exp().masked_fill(joint.isneginf(), 0.0)
+        passages = prior.shape[1] - reading.extras["null"].shape[1]
+        return functional.pad(shares[:, :passages], (0, candidates.num_passages - passages))
+
+    # -- learn ---------------------------------------------------------------------------------------------
 
     def losses(self, batch: TrainingBatch) -> dict[str, Tensor]:
-        """The marginal's negative log-likelihood, mean over questions; its gradient reaches both encoders."""
-        return {"nll": -self.log_likelihood(batch.inputs, batch.candidates, batch.target, batch.target_mask).mean()}
+        """nll: of the marginal, over the target's tokens. cloze: of the own passage, over questions."""
+        asked = torch.tensor([task == CLOZE for task in batch.task] or [False] * batch.inputs.batch)
+        losses = {}
+        if not bool(asked.all()):
+            losses["nll"] = self._nll(batch, ~asked.to(batch.target.device))
+        if bool(asked.any()):
+            losses["cloze"] = self._cloze(batch, asked.to(batch.target.device))
+        return losses
+
+    def _nll(self, batch: TrainingBatch, rows: Tensor) -> Tensor:
+        """-log p(y | x), summed over questions and divided by the target tokens of all of them.
+
+        Questions whose answer cannot be said from what was read (no span of it) add nothing, and have no gradient.
+        """
+        inputs, candidates = take_rows(batch.inputs, rows), take_rows(batch.candidates, rows)
+        found = self.log_likelihood(inputs, candidates, batch.target[rows], batch.target_mask[rows])
+        filled = (inputs.tokens == self.reader.mask_token).any(1)
+        if bool(filled.any()) and bool(found[filled].isneginf().all()):
+            raise ValueError(
+                "no question has as many masks as its answer has tokens; make the questions with `wellread questions "
+                "masked --tokenizer MODEL`, and give [frame] question_tokens that do not cut them."
+            )
+        return -found.masked_fill(found.isneginf(), 0.0).sum() / batch.target_mask.sum().clamp_min(1)
+
+    def _cloze(self, batch: TrainingBatch, rows: Tensor) -> Tensor:
+        """Which passage of the batch a sentence is from: cross-entropy over the first passages of all, a mean."""
+        query = self.question_tower(batch.inputs.tokens[rows], batch.inputs.mask[rows]).float()
+        keys = self.remember(batch.candidates.tokens[rows, 0], batch.candidates.mask[rows, 0]).keys.float()
+        own = torch.arange(len(query), device=query.device)
+        return functional.cross_entropy(query @ keys.T, own, reduction="sum") / batch.inputs.batch

@@ -27,6 +27,7 @@ __all__ = [
     "DataConfig",
     "DevConfig",
     "InitConfig",
+    "LiveConfig",
     "Recipe",
     "ScratchConfig",
     "StageConfig",
@@ -144,13 +145,32 @@ class StageConfig:
 
 
 @dataclass(frozen=True)
+class LiveConfig:
+    """Candidates found at every step, by the model's own search with the weights reached (REALM 3.3).
+
+    every: steps between two refreshes of the index that is searched; 0 for the first one throughout. background: a
+    process of its own makes the new index while training goes on with the old one; false waits for it, so that a run
+    can be repeated exactly. memory: folder of a memory made by the weights the run starts with, whose keys are the
+    first index; without one the corpus is read.
+    """
+
+    every: int = 0
+    background: bool = True
+    memory: Path | None = None
+
+    def __post_init__(self) -> None:
+        _check(*_at_least(self, 0, "every", where="data.live"))
+
+
+@dataclass(frozen=True)
 class DataConfig:
     """Where passages and candidates come from.
 
     corpus: folder of passages. index: folder of a search index over them; or candidates: a file with the
-    candidates of every question, as retriever "given" reads it. memory: folder of a memory whose states are read
-    instead of encoded, where the memory encoder is frozen. stages: the curriculum, in the order of their
-    steps. drop_unanswerable: leave out questions of which no candidate or positive holds an answer; claims stay.
+    candidates of every question, as retriever "given" reads it; or live: the model finds them itself. memory: folder
+    of a memory whose states are read instead of encoded, where the memory encoder is frozen. stages: the curriculum, in
+    the order of their steps. drop_unanswerable: leave out questions of which no candidate or positive holds an answer;
+    claims stay.
     refresh: steps before which the model reads the corpus anew and finds the candidates of what comes next by its
     own search, where it has one (ReAtt 3.1). refresh_share: of the candidates that are its own from then on; the rest
     are the first ones of the index. pictures: folder of the pictures of questions and passages, for systems that see.
@@ -165,14 +185,21 @@ class DataConfig:
     drop_unanswerable: bool = False
     refresh: tuple[int, ...] = ()
     refresh_share: float = 1.0
+    live: LiveConfig | None = None
 
     def __post_init__(self) -> None:
         starts = [stage.from_step for stage in self.stages]
         _check(
             (
-                (self.index is None) != (self.candidates is None) or self.finds_all_itself,
+                sum(source is not None for source in (self.index, self.candidates, self.live)) == 1
+                or (self.finds_all_itself and self.live is None),
                 "data.index and data.candidates: give one of them, the folder of a search index or a file of "
-                "candidates; or refresh from step 0 on with refresh_share = 1.",
+                "candidates; or refresh from step 0 on with refresh_share = 1; or the table [data.live].",
+            ),
+            (
+                self.live is None or not (self.refresh or self.drop_unanswerable or self.memory),
+                "data.live: what is found changes from step to step; leave out data.refresh, data.drop_unanswerable "
+                "and data.memory (data.live.memory holds keys to start with).",
             ),
             (
                 bool(starts) and starts[0] == 0 and starts == sorted(set(starts)),
@@ -192,7 +219,7 @@ class DataConfig:
     def finds_all_itself(self) -> bool:
         """Whether the model's own search finds all candidates there ever are."""
         unaided = self.index is None and self.candidates is None
-        return unaided and self.refresh[:1] == (0,) and self.refresh_share == 1
+        return unaided and (self.live is not None or (self.refresh[:1] == (0,) and self.refresh_share == 1))
 
     def stage(self, step: int) -> StageConfig:
         """The stage that a step belongs to."""

@@ -159,6 +159,16 @@ class PassageTokens:
     def __len__(self) -> int:
         return len(self._row)
 
+    @property
+    def ids(self) -> list[str]:
+        """All passages, in the order they were added."""
+        return list(self._row)
+
+    def without(self, id: str, start: int, end: int) -> list[int]:
+        """The tokens of a passage whose text lacks the letters [start, end)."""
+        passage = self._corpus.get([id])[0]
+        return self._frame.passages([replace(passage, text=passage.text[:start] + passage.text[end:])])[0]
+
     def __getitem__(self, id: str) -> np.ndarray:
         row = self._row[id]
         return self._tokens[self._starts[row] : self._starts[row + 1]]
@@ -209,7 +219,7 @@ def collate(
     if memory is not None:
         ids = list(dict.fromkeys(name for example in examples for name in example.ids))
         kept = memory.fetch(ids)
-        stored = {name: {"states": kept.states[row]} for row, name in enumerate(ids)}
+        stored = {name: {} if kept.states is None else {"states": kept.states[row]} for row, name in enumerate(ids)}
         if kept.keys is not None:
             for row, name in enumerate(ids):
                 stored[name]["key"] = kept.keys[row]
@@ -223,7 +233,7 @@ def collate(
         [
             CandidateRow(
                 id=name,
-                tokens=passages[name],
+                tokens=_tokens(example.question, name, passages),
                 score=score,
                 source=source[name],
                 picture=shown.get((example.question.picture, name)),
@@ -245,8 +255,14 @@ def collate(
     inputs = frame.questions([example.question.text for example in examples])
     if pictures is not None:
         inputs = replace(inputs, **_named(*pictures.features([example.question.picture for example in examples])))
-    tasks = [example.task for example in examples]
+    tasks = [example.question.task for example in examples]
     return TrainingBatch(inputs, candidates, target, target_mask, positive, related, tasks)
+
+
+def _tokens(question: Question, name: str, passages: PassageTokens) -> Sequence[int]:
+    """A passage as it is read for a question: its own may lack the part that asks for it (inverse cloze task)."""
+    place = question.metadata.get("cut_out")
+    return passages[name] if place is None or name not in question.positive else passages.without(name, *place)
 
 
 def _named(picture: Tensor, picture_mask: Tensor) -> dict[str, Tensor]:
@@ -343,7 +359,7 @@ class Batches:
         if positives and chance < stage.gold_share and not set(ids) & set(question.positive):
             keep = min(len(ids), stage.top_k - 1)
             ids = (*ids[:keep], positives[int(golden * len(positives))])
-            scores = (*scores[:keep], scores[-1])
+            scores = (*scores[:keep], *(scores[-1:] or (0.0,)))
         return Example(question, task.name, target, ids, scores)
 
     def _mixed(self, first: Candidates, own: Candidates, top_k: int) -> Candidates:

@@ -16,7 +16,7 @@ from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor, nn
@@ -38,7 +38,7 @@ from wellread.training.optimizers import learning_rate, make_optimizer, trained_
 from wellread.training.processes import Processes
 from wellread.types import TrainingBatch
 
-__all__ = ["BatchSource", "Evaluate", "Refresh", "TrainReport", "train"]
+__all__ = ["BatchSource", "Evaluate", "Live", "Refresh", "TrainReport", "train"]
 
 Evaluate = Callable[[Model], Mapping[str, float]]
 
@@ -50,7 +50,8 @@ class BatchSource(Protocol):
     """Where batches come from: data.Batches, or anything with this method."""
 
     def batch(self, step: int, part: int = 0, parts: int = 1) -> TrainingBatch:
-        """Part `part` of the `parts` that the questions of a step are divided into; the same every time."""
+        """Part `part` of the `parts` that the questions of a step are divided into; the same every time. Where a Live
+        completes it, what that takes."""
         ...
 
 
@@ -64,6 +65,27 @@ class Refresh(Protocol):
     steps: Sequence[int]
 
     def __call__(self, model: Model, step: int) -> None: ...
+
+
+class Live(Refresh, Protocol):
+    """A refresh that also completes what a step reads, with the weights that step begins with.
+
+    now: the step the run is at, which the loop says.
+    """
+
+    now: int
+
+    def complete(self, model: Model, part: Any) -> TrainingBatch:
+        """What `BatchSource.batch` gave, with its candidates."""
+        ...
+
+    def facts(self, step: int) -> Mapping[str, int]:
+        """What the log says about it."""
+        ...
+
+    def close(self) -> None:
+        """The run is over, or stopped."""
+        ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,6 +118,7 @@ def train(
     out: str | Path,
     evaluate: Evaluate | None = None,
     refresh: Refresh | None = None,
+    live: Live | None = None,
     progress: bool = True,
     processes: Processes | None = None,
 ) -> TrainReport:
@@ -120,12 +143,17 @@ def train(
             config,
             out=out,
             evaluate=evaluate,
-            refresh=refresh,
+            refresh=live or refresh,
+            live=live,
             progress=progress,
             processes=processes,
         )
-        with stop_signals() as stop:
-            run.go(stop)
+        try:
+            with stop_signals() as stop:
+                run.go(stop)
+        finally:
+            if live is not None:
+                live.close()
         return run.finish()
 
 
@@ -160,10 +188,11 @@ class _Run:
         out: Path,
         evaluate: Evaluate | None,
         refresh: Refresh | None,
+        live: Live | None,
         progress: bool,
         processes: Processes,
     ) -> None:
-        self.model, self.batches, self.config = model, batches, config
+        self.model, self.batches, self.config, self.live = model, batches, config, live
         self.refresh, self.borders = refresh, set() if refresh is None else set(refresh.steps)
         self.out, self.evaluate, self.processes = out, evaluate, processes
         processes.share(model.system)
@@ -199,6 +228,9 @@ class _Run:
                     waiting = self._ask(ahead, self.step)
                 begun = time.perf_counter()
                 parts = waiting.result()
+                if self.live is not None:
+                    self.live.now = self.step
+                    parts = [self.live.complete(self.model, part) for part in parts]
                 self.meter.waited += time.perf_counter() - begun
                 waiting = self._ask(ahead, self.step + 1)
                 asked = self._one_step(parts, stop.asked)
@@ -223,6 +255,8 @@ class _Run:
     def _renew(self) -> None:
         """Renew what is due before this step, and take up what was renewed before earlier ones."""
         begun = time.perf_counter()
+        if self.live is not None:
+            self.live.now = self.step
         for step in sorted(border for border in self.borders if border <= self.step):
             self.model.system.eval()
             self.refresh(self.model, step)
@@ -326,6 +360,7 @@ class _Run:
                 "questions_per_second": round(questions / seconds, 3),
                 "seconds": round(seconds, 3),
                 "waited": round(meter.waited, 3),
+                **(self.live.facts(self.step) if self.live is not None else {}),
             }
         )
         self.bar.set_postfix({"loss": f"{sum(means.values()):.3f}", "q/s": f"{questions / seconds:.1f}"})

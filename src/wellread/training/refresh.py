@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 import torch
 
 from wellread.retrieval import RETRIEVERS
-from wellread.token_encoder import ModelTokens
+from wellread.token_encoder import model_encoder
 from wellread.training.candidates import read_kept, seek, write_kept
 from wellread.training.processes import Processes
 from wellread.types import Question
@@ -77,7 +77,7 @@ class OwnCandidates:
     ) -> None:
         place = self.folder / f"refresh-{step:06d}"
         shutil.rmtree(place, ignore_errors=True)  # left by a killed refresh, of weights that may differ
-        encoder = ModelTokens(model, memory=self.memory, precision=self.precision)
+        encoder = model_encoder(model, memory=self.memory, precision=self.precision)
         top_k = max(stage.top_k for stage in self.data.stages)
         # Training draws from the global random state, which searching must leave as it was.
         with torch.random.fork_rng(devices=[]):

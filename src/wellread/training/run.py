@@ -6,6 +6,7 @@ import json
 import os
 import platform
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from importlib.metadata import PackageNotFoundError, version
 from itertools import chain, islice
@@ -23,8 +24,9 @@ from wellread.pictures import Pictures
 from wellread.training.candidates import Finder, open_finder
 from wellread.training.checkpoint import drop_checkpoint, has_checkpoint
 from wellread.training.config import DevConfig, Recipe, TaskConfig
-from wellread.training.data import Batches, PassageTokens, Task, prepare_task
+from wellread.training.data import Batches, Example, PassageTokens, Task, prepare_task
 from wellread.training.dev import DevQuestions
+from wellread.training.live import LiveDev, LiveSearch, drop_keys
 from wellread.training.loop import Evaluate, TrainReport, train
 from wellread.training.online import OnlineMemory, drop_online_memory
 from wellread.training.optimizers import ENDLESS
@@ -76,6 +78,7 @@ def run_recipe(
     if processes.main and not has_checkpoint(folder):
         drop_own_candidates(folder)
         drop_online_memory(folder)
+        drop_keys(folder)
     processes.wait()
     check_resumable(recipe, folder)
     # The first process finds the candidates; the others read what it kept.
@@ -89,16 +92,27 @@ def run_recipe(
     evaluate = evaluate_factory(recipe, prepared.model) if evaluate_factory else prepared.dev
     report = train(
         prepared.model,
-        prepared.batches,
+        prepared.batches if prepared.live is None else _Drawn(prepared.batches),
         recipe.training,
         out=folder,
         evaluate=evaluate,
         refresh=prepared.refresh,
+        live=prepared.live,
         progress=progress,
         processes=processes,
     )
     processes.end()
     return report
+
+
+@dataclass(frozen=True)
+class _Drawn:
+    """The questions of a step as they are drawn, to be completed by what the model finds."""
+
+    batches: Batches
+
+    def batch(self, step: int, part: int = 0, parts: int = 1) -> list[Example]:
+        return self.batches.examples(step, part, parts)
 
 
 class _Prepared:
@@ -117,6 +131,11 @@ class _Prepared:
                 f"data.refresh={list(data.refresh)}, but {self.model.name} has no search of its own to find candidates "
                 "with; leave data.refresh out."
             )
+        if data.live and "keys" not in self.model.system.stores:
+            raise ValueError(
+                f"[data.live] searches one key per passage, which {self.model.name} does not make; give data.index or "
+                "data.candidates."
+            )
         self.memory: Memory | None = open_memory(data.memory, self.model) if data.memory else None
         self.pictures = None
         if data.pictures:
@@ -133,7 +152,8 @@ class _Prepared:
             *(task.passages(positives=golden) for task in self.tasks),
             *(candidates.ids for candidates in found),
         )
-        passages = PassageTokens(self.model.frame, corpus, ids, progress=progress)
+        # What a model finds itself may be anything.
+        passages = PassageTokens(self.model.frame, corpus, corpus.ids() if data.live else ids, progress=progress)
         settings = recipe.training
         self.batches = Batches(
             self.tasks,
@@ -146,6 +166,18 @@ class _Prepared:
             pictures=self.pictures,
             source_of=self.model.system.source_of,
         )
+        self.live = None
+        if data.live:
+            self.live = LiveSearch(
+                self.batches,
+                passages,
+                folder,
+                data=data,
+                last=settings.steps,
+                processes=processes,
+                precision=settings.precision,
+                progress=progress,
+            )
         self.refresh = None
         if data.refresh:
             common = {"data": data, "last": settings.steps, "processes": processes, "precision": settings.precision}
@@ -156,15 +188,12 @@ class _Prepared:
                 self.refresh = OwnCandidates(self.batches, corpus, folder, memory=self.memory, **common)
         self.dev = None
         if recipe.dev:
-            self.dev = DevQuestions(
-                dev_questions,
-                found,
-                passages,
-                batch_size=recipe.dev.batch_size,
-                precision=settings.precision,
-                memory=self.memory,
-                processes=processes,
-            )
+            how = {"batch_size": recipe.dev.batch_size, "precision": settings.precision, "processes": processes}
+            if self.live is None:
+                self.dev = DevQuestions(dev_questions, found, passages, memory=self.memory, **how)
+            else:
+                top_k = recipe.dev.top_k or data.stages[-1].top_k
+                self.dev = LiveDev(dev_questions, self.live, top_k=top_k, **how)
 
 
 class _PreparedTexts:
@@ -172,6 +201,7 @@ class _PreparedTexts:
 
     tasks: Sequence[Task] = ()
     refresh = None
+    live = None
 
     def __init__(self, recipe: Recipe, folder: Path, processes: Processes, *, progress: bool) -> None:
         settings = recipe.training

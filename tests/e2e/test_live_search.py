@@ -1,0 +1,231 @@
+"""A model that seeks while it trains: the index behind it, workers that are killed, runs that are stopped."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import time
+from pathlib import Path
+
+import pytest
+import torch
+
+from wellread.cli.main import main
+from wellread.corpus.store import Corpus
+from wellread.model import build_model, load_model, save_model
+from wellread.nn.masked_lm import masked_reader_from
+from wellread.reading.frame import FrameConfig
+from wellread.training import live
+from wellread.training.recipes import parse_recipe
+from wellread.training.run import run_recipe
+from wellread.types import Passage
+
+RIVERS = ("Vltava", "Danube", "Seine", "Thames", "Tiber", "Ebro", "Rhine", "Oder")
+CITIES = ("Prague", "Vienna", "Paris", "London", "Rome", "Zaragoza", "Cologne", "Wroclaw")
+PASSAGES = [
+    Passage(f"p{number}", f"The {river} is a river. It flows through the city of {city} on its way to the sea.", river)
+    for number, (river, city) in enumerate(zip(RIVERS, CITIES))
+]
+
+
+@pytest.fixture(scope="module")
+def home(tmp_path_factory) -> Path:
+    home = tmp_path_factory.mktemp("live")
+    texts = [f"{item.title} {item.text}" for item in PASSAGES] * 4
+    nets, tokenizer = masked_reader_from("scratch", texts=texts, vocab_size=200, dim=16, layers=2, heads=2, dropout=0.1)
+    frame = FrameConfig(question="{question}", passage="{title} [SEP] {text}", passage_tokens=32, answer_tokens=6)
+    save_model(home / "model", build_model("realm", {"tower_layers": 1}, nets, tokenizer, frame=frame))
+    Corpus.write(PASSAGES, home / "corpus")
+    made = ["questions", "masked", str(home / "corpus"), "--finder", "rules", "--limit", "16", "--hide-own"]
+    main([*made, "--tokenizer", str(home / "model"), "--out", str(home / "masked.jsonl")])
+    main(["questions", "cloze", str(home / "corpus"), "--limit", "8", "--out", str(home / "cloze.jsonl")])
+    asked = [
+        {"id": f"q{n}", "question": f"Which city is on the {river}?", "answers": [city]}
+        for n, (river, city) in enumerate(zip(RIVERS, CITIES))
+    ]
+    (home / "qa.jsonl").write_text("".join(json.dumps(row) + "\n" for row in asked))
+    return home
+
+
+def recipe(home: Path, *, steps: int, task: str = "masked", dev: bool = False, freeze=(), **kinds):
+    table = {
+        "system": {"name": "realm", "tower_layers": 1},
+        "init": {"from": str(home / "model")},
+        "training": {"steps": steps, "batch_size": 4, "learning_rate": 1e-3, "log_every": 1, "save_every": 3},
+        "data": {"corpus": str(home / "corpus"), "live": kinds, "stages": [{"top_k": 3}]},
+        "tasks": {task: {"questions": str(home / f"{task}.jsonl")}},
+    }
+    table["training"]["freeze"] = list(freeze)
+    if dev:
+        table["dev"] = {"questions": str(home / f"{task}.jsonl")}
+    return parse_recipe(table)
+
+
+def rows(folder: Path) -> list[dict]:
+    lines = (folder / "log.jsonl").read_text().splitlines()
+    return [row for row in map(json.loads, lines) if "loss" in row]
+
+
+def weights(folder: Path) -> dict[str, torch.Tensor]:
+    return load_model(folder / "last").system.state_dict()
+
+
+def test_what_is_found_is_what_the_weights_of_the_step_find(home, tmp_path, monkeypatch):
+    """Every step seeks anew in the keys of the last refresh, and never finds a question's own passage."""
+    seen, plain = [], live.LiveSearch.complete
+
+    def complete(self, model, examples):
+        batch = plain(self, model, examples)
+        names = [example.question.hidden for example in examples]
+        assert not any(set(own) & set(found) for own, found in zip(names, batch.candidates.ids, strict=True))
+        inputs = model.frame.questions([example.question.text for example in examples])
+        model.system.eval()
+        with torch.no_grad():
+            queries = torch.cat(list(model.system.seek(inputs)))
+        model.system.train()
+        for query, ids, own in zip(queries, batch.candidates.ids, names, strict=True):
+            scores = (self._keys @ query).tolist()
+            allowed = sorted((score for name, score in zip(self.ids, scores) if name not in own), reverse=True)
+            # Untrained passages score nearly alike: what counts is that none scores higher. float32 in another order.
+            assert [scores[self.ids.index(name)] for name in ids] == pytest.approx(allowed[:3], abs=1e-5)
+        seen.append((self.now, self.made_at))
+        return batch
+
+    monkeypatch.setattr(live.LiveSearch, "complete", complete)
+    run_recipe(recipe(home, steps=5, every=2, background=False), tmp_path, progress=False)
+    assert seen == [(0, 0), (1, 0), (2, 2), (3, 2), (4, 4)]
+    assert [row["index_age"] for row in rows(tmp_path)] == [1, 2, 1, 2, 1]
+
+
+def test_a_stopped_run_goes_on_to_the_last_bit(home, tmp_path):
+    how = {"every": 2, "background": False}
+    run_recipe(recipe(home, steps=7, **how), tmp_path / "whole", progress=False)
+    run_recipe(recipe(home, steps=3, **how), tmp_path / "parts", progress=False)
+    # As if it had been killed later than its checkpoint: an index of the future is not used.
+    (tmp_path / "parts" / "keys-000006.npy").write_bytes((tmp_path / "parts" / "keys-000000.npy").read_bytes())
+    run_recipe(recipe(home, steps=7, **how), tmp_path / "parts", progress=False)
+    whole, parts = weights(tmp_path / "whole"), weights(tmp_path / "parts")
+    assert all(torch.equal(whole[name], parts[name]) for name in whole)
+    assert [row["index_step"] for row in rows(tmp_path / "parts")] == [0, 0, 2, 2, 4, 4, 6]
+
+
+def waiting_for(worker, monkeypatch, act) -> None:
+    """Steps wait for `act` on the process that makes the new index, as long as there is one."""
+    plain = live.LiveSearch.complete
+
+    def complete(self, model, examples):
+        if self.worker is not None:
+            act(self.worker)
+        return plain(self, model, examples)
+
+    monkeypatch.setattr(worker, "complete", complete)
+
+
+def test_the_loop_goes_over_to_the_new_index_when_it_is_there(home, tmp_path, monkeypatch):
+    waiting_for(live.LiveSearch, monkeypatch, lambda process: process.wait(60))
+    run_recipe(recipe(home, steps=5, every=3), tmp_path, progress=False)
+    assert [row["index_step"] for row in rows(tmp_path)] == [0, 0, 0, 3, 3]
+    assert rows(tmp_path)[-1]["index_refreshes"] == 1
+    # The weights the worker had are those the loop had: nothing is written while it steps.
+    snapshot = load_model(tmp_path / "keys-snapshot")
+    again = live.encode_keys(snapshot, [snapshot.frame.passages([each])[0] for each in PASSAGES])
+    kept = live.np.load(tmp_path / "keys-000003.npy")
+    assert abs(kept - again).max() < 1e-5  # float32 in batches of other sizes
+
+
+def test_a_killed_worker_does_not_stop_training(home, tmp_path, monkeypatch, caplog):
+    killed = []
+
+    def kill(process) -> None:
+        if len(killed) < 1:
+            killed.append(process.pid)
+            os.kill(process.pid, signal.SIGKILL)
+        process.wait(60)
+
+    waiting_for(live.LiveSearch, monkeypatch, kill)
+    report = run_recipe(recipe(home, steps=6, every=2), tmp_path, progress=False)
+    assert report.finished
+    assert len(killed) == 1
+    found = [(row["step"], row["index_step"], row["index_age"], row["workers_died"]) for row in rows(tmp_path)]
+    assert found[1:4] == [(2, 0, 2, 0), (3, 0, 3, 1), (4, 0, 4, 1)]
+    assert found[-1] == (6, 4, 2, 1)  # made by the one that was started at the next refresh
+    assert "the refresh ended with code -9; the index stays as it is" in caplog.text
+
+
+def test_a_worker_ends_with_its_run(home, tmp_path, monkeypatch):
+    left = []
+    waiting_for(live.LiveSearch, monkeypatch, left.append)
+    run_recipe(recipe(home, steps=3, every=2), tmp_path, progress=False)
+    assert left
+    begun = time.monotonic()
+    while left[0].poll() is None and time.monotonic() - begun < 10:
+        time.sleep(0.05)
+    assert left[0].poll() is not None
+
+
+def test_with_frozen_passages_stored_keys_are_read(home, tmp_path, monkeypatch):
+    main(["memorize", str(home / "corpus"), "--model", str(home / "model"), "--out", str(tmp_path / "memory")])
+    monkeypatch.setattr(live, "encode_keys", None)  # no passage is read for an index
+    how = {"memory": str(tmp_path / "memory"), "freeze": ["passage_tower."]}
+    report = run_recipe(recipe(home, steps=2, task="qa", dev=True, **how), tmp_path / "run", progress=False)
+    assert report.best is not None
+    before, after = load_model(home / "model").system, load_model(tmp_path / "run" / "last").system
+    same = [torch.equal(*pair) for pair in zip(before.passage_tower.parameters(), after.passage_tower.parameters())]
+    assert all(same)
+    moved = zip(before.question_tower.parameters(), after.question_tower.parameters())
+    assert not all(torch.equal(*pair) for pair in moved)
+
+
+def test_inverse_cloze_reads_its_own_passage_less_the_sentence(home, tmp_path):
+    seen = []
+    plain = live.LiveSearch.complete
+
+    class Seen(live.LiveSearch):
+        def complete(self, model, examples):
+            batch = plain(self, model, examples)
+            for row, example in enumerate(examples):
+                own = model.frame.text(batch.candidates.tokens[row, 0].tolist())
+                seen.append((example.question.text.lower() in own.replace(" .", "."), example.question.metadata))
+            return batch
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("wellread.training.run.LiveSearch", Seen)
+        run_recipe(recipe(home, steps=2, task="cloze"), tmp_path, progress=False)
+    assert len(seen) == 8
+    assert all(there != ("cut_out" in facts) for there, facts in seen)
+    assert set(rows(tmp_path)[0]) >= {"loss", "cloze"}
+    assert not list(tmp_path.glob("keys-*.npy"))  # nothing was sought
+
+
+def test_a_memory_of_other_weights_is_no_first_index(home, tmp_path):
+    other = load_model(home / "model")
+    with torch.no_grad():
+        other.system.passage_tower.projection.weight.add_(0.1)
+    save_model(tmp_path / "other", other)
+    main(["memorize", str(home / "corpus"), "--model", str(tmp_path / "other"), "--out", str(tmp_path / "memory")])
+    with pytest.raises(ValueError, match="encoder"):
+        run_recipe(recipe(home, steps=2, memory=str(tmp_path / "memory")), tmp_path / "run", progress=False)
+
+
+def test_a_memory_of_other_passages_is_no_first_index(home, tmp_path):
+    Corpus.write(PASSAGES[:4], tmp_path / "few")
+    main(["memorize", str(tmp_path / "few"), "--model", str(home / "model"), "--out", str(tmp_path / "memory")])
+    with pytest.raises(ValueError, match=r"data.live.memory='.*memory' lacks passage 'p4' of the corpus"):
+        run_recipe(recipe(home, steps=2, memory=str(tmp_path / "memory")), tmp_path / "run", progress=False)
+
+
+def test_the_whole_way_on_the_command_line(home, tmp_path, capsys):
+    """init, memorize, ask, eval and train, for spans and for masks."""
+    main(["memorize", str(home / "corpus"), "--model", str(home / "model"), "--out", str(tmp_path / "memory")])
+    common = ["--model", str(home / "model"), "--memory", str(tmp_path / "memory"), "--top-k", "3", "--json"]
+    capsys.readouterr()
+    main(["ask", "Which city is on the Vltava?", *common])
+    asked = json.loads(capsys.readouterr().out)
+    assert len(asked["passages"]) == 3
+    assert sum(passage["share"] for passage in asked["passages"]) == pytest.approx(1, abs=1e-3)
+    main(["ask", "The Vltava flows through [MASK] [MASK].", *common])
+    assert json.loads(capsys.readouterr().out)["answer"]
+    for name in ("qa", "masked"):
+        main(["eval", "--questions", str(home / f"{name}.jsonl"), *common])
+        assert json.loads(capsys.readouterr().out)["n"] > 0
