@@ -3,10 +3,10 @@
 command:  python recipes/realm/select_passages.py --corpus runs/wiki18/corpus --index runs/wiki18/index --out runs/realm
 before:   what results/reatt.md says about runs/wiki18; WELLREAD_DATA
 
-Per dev or test question the first 8 passages of BM25, and the passages before and after the first one, so that articles
-are not torn to single passages; nothing looks at the answers of these questions. Per training question the first passage
-of ten that holds an answer, and the first two; questions without one are left out, and CuratedTREC's, which have an
-expression instead of answers, get what it matches. Then passages drawn by lot until there are 15,000.
+Per dev or test question the first 5 passages of BM25, and the passages before and after the first one, so that
+articles are not torn to single passages; nothing looks at the answers of these questions. Per training question the
+first passage of ten that holds an answer, and the first two; questions without one are left out, and CuratedTREC's,
+which have an expression instead of answers, get what it matches. Then passages drawn by lot until there are 5,000.
 """
 
 from __future__ import annotations
@@ -18,6 +18,8 @@ import re
 from collections.abc import Iterable
 from pathlib import Path
 
+import click
+
 from wellread.corpus.questions import evenly, read_questions
 from wellread.corpus.salient import drawn
 from wellread.corpus.store import Corpus
@@ -25,17 +27,17 @@ from wellread.evaluation.metrics import normalise
 from wellread.retrieval import open_index
 from wellread.types import Passage, Probe, Question
 
-PASSAGES = 15_000
+PASSAGES = 5_000
 SEED = 0
 # name -> (file, questions, passages of each)
 TESTS = {
-    "nq_dev": ("nq_open_dev", 300, 8),
-    "webquestions_test": ("webquestions_test", 300, 8),
-    "curatedtrec_test": ("curatedtrec_test", 430, 8),
+    "nq_dev": ("nq_open_dev", 150, 5),
+    "webquestions_test": ("webquestions_test", 150, 5),
+    "curatedtrec_test": ("curatedtrec_test", 150, 5),
 }
 TRAINS = {
-    "nq_train": ("nq_open_train", 4000, 10),
-    "webquestions_train": ("webquestions_train", 2500, 10),
+    "nq_train": ("nq_open_train", 1500, 10),
+    "webquestions_train": ("webquestions_train", 1000, 10),
     "curatedtrec_train": ("curatedtrec_train", 430, 10),
 }
 
@@ -63,7 +65,7 @@ def main() -> None:
                 rows.append(made[0])
                 chosen.update(dict.fromkeys([*ids[:2], made[1]]))
         _write(places.out / f"{name}.jsonl", rows)
-        print(f"{name}: {len(questions)} questions, {len(rows)} kept; {len(chosen)} passages")
+        click.echo(f"{name}: {len(questions)} questions, {len(rows)} kept; {len(chosen)} passages")
     lots = sorted(names, key=lambda each: drawn("realm", SEED, each))
     for each in lots:
         if len(chosen) >= PASSAGES:
@@ -71,7 +73,7 @@ def main() -> None:
         chosen.setdefault(each)
     rows = sorted(row[each] for each in chosen)
     Corpus.write(_passages(corpus, rows), places.out / "corpus")
-    print(f"{len(rows)} passages in {places.out / 'corpus'}")
+    click.echo(f"{len(rows)} passages in {places.out / 'corpus'}")
 
 
 def _asked(file: str, limit: int) -> list[Question]:

@@ -8,11 +8,12 @@ from difflib import get_close_matches
 from wellread.claims.claim import Claim
 from wellread.claims.glimmer import GLIMMER
 from wellread.claims.lumen import LUMEN
+from wellread.claims.realm import REALM
 from wellread.claims.reatt import REATT
 
 __all__ = ["CLAIMS", "find_claims"]
 
-CLAIMS: dict[str, Claim] = {claim.id: claim for claim in (*LUMEN, *GLIMMER, *REATT)}
+CLAIMS: dict[str, Claim] = {claim.id: claim for claim in (*LUMEN, *GLIMMER, *REATT, *REALM)}
 """id -> claim, in the order of the papers."""
 
 ALL = "all"

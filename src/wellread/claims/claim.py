@@ -26,8 +26,9 @@ class Run:
     weight. world: which passages are searched, a name in `plan.WORLDS`. passages: candidates of a training
     question, None for the budget's. gold: put the right passage among them where it was not found. steps: share of
     the budget's steps, 0 for a system that is not trained at all. iterations: of finding the candidates, the first
-    with the world's index, in the others half of them with the system's own. delayed: losses that count only after a
-    share `warmup` of the steps. batch: questions a step, as a share of the budget's.
+    with the world's index, in the others half of them with the system's own; in a world where systems search live, of
+    the index. freeze: weights that stay as they are, by the beginnings of their names. delayed: losses that count only
+    after a share `warmup` of the steps. batch: questions a step, as a share of the budget's.
     """
 
     system: str
@@ -43,6 +44,7 @@ class Run:
     delayed: tuple[str, ...] = ()
     warmup: float = 0.1
     batch: float = 1.0
+    freeze: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -51,7 +53,8 @@ class Ask:
 
     gold: put the right passage in the last place where retrieval did not find it. options: of the system, other
     than it was trained with. questions: the dev questions, a name in `plan.DEV`. search: what finds the candidates:
-    "" the world's index, "own" the system's own search, else a name in the table of retrievers. measure: "em",
+    "" the world's index, "own" the system's own search, "nothing" for a system that reads nothing, else a name in the
+    table of retrievers. measure: "em",
     "recall@K" (whether a right passage is among the first K found) or "ndcg@10".
     """
 

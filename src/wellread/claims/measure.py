@@ -101,15 +101,17 @@ def _batch(
 ) -> CandidateBatch:
     ids = list(dict.fromkeys(name for candidates in found for name in candidates.ids))
     if memory is not None:
-        rows = memory.fetch(ids)
-        tokens, states = rows.tokens, rows.states
+        stored = memory.fetch(ids)
+        tokens, states, keys = stored.tokens, stored.states, stored.keys
     else:
         encoded = model.encode(corpus.get(ids), precision=precision)
-        tokens, states = [row.tokens for row in encoded], [row.states for row in encoded]
+        tokens, states, keys = ([getattr(row, part) for row in encoded] for part in ("tokens", "states", "keys"))
+    nothing = [None] * len(ids)
+    states, keys = nothing if states is None else states, nothing if keys is None else keys
     at = {name: place for place, name in enumerate(ids)}
     rows = [
         [
-            CandidateRow(id=name, tokens=tokens[at[name]], score=score, states=states[at[name]])
+            CandidateRow(id=name, tokens=tokens[at[name]], score=score, states=states[at[name]], key=keys[at[name]])
             for name, score in zip(candidates.ids, candidates.scores)
         ]
         for candidates in found

@@ -25,9 +25,8 @@ from wellread.claims.starts import STARTS, layers_of, pretrained_path, with_laye
 from wellread.config import from_mapping, to_mapping
 from wellread.memory.manifest import Manifest
 from wellread.model import model_path
-from wellread.nn.building import read_config
+from wellread.nn.building import NETS, read_config
 from wellread.nn.checkpoints import read_json
-from wellread.nn.encoder_decoder import ReaderConfig, build_reader
 from wellread.systems import SYSTEMS
 from wellread.systems.base import System
 from wellread.training.config import DevConfig, Recipe
@@ -39,15 +38,18 @@ WORLDS: dict[str, dict[str, Any]] = {
     "squad": {},
     "wide": {"corpus": "runs/mini/corpus", "index": "runs/mini/index", "drop_unanswerable": True},
     "scifact": {"corpus": "runs/beir/scifact/corpus", "index": "runs/beir/scifact/index"},
+    "realm": {"corpus": "runs/realm/corpus", "index": None, "live": {"background": False}},
 }
-"""Which passages are searched: what the template's [data] is changed by."""
-MEMORIES = {"scifact": Path("runs/beir/scifact/memory")}
+"""Which passages are searched: what the template's [data] is changed by; None leaves a key out."""
+MEMORIES = {"scifact": Path("runs/beir/scifact/memory"), "realm": Path("runs/realm/cold-memory")}
 """Memories of the default model over other passages than squad's; read where they are and fit."""
 DEV: dict[str, tuple[str | None, str]] = {
     "squad": (None, "squad"),
     "nq": ("$WELLREAD_DATA/qa/nq_gold.jsonl.gz", "wide"),
     "slots": ("$WELLREAD_DATA/kilt/slots_dev.jsonl.gz", "wide"),
     "scifact": ("$WELLREAD_DATA/retrieval/scifact", "scifact"),
+    "spans": ("runs/realm/heldout.jsonl", "realm"),
+    "open": ("runs/realm/open_dev.jsonl", "realm"),
 }
 """Dev questions -> their file or BEIR folder, None for the template's, and their world."""
 SPLITS = {"scifact": "test"}
@@ -55,7 +57,7 @@ SPLITS = {"scifact": "test"}
 
 # Frozen in every run: all variants then train the same words, and a step takes half of the time.
 EMBEDDINGS = ("embed_tokens.", "placing.")
-OWNERS = ("reader.encoder.", "question_encoder.")
+OWNERS = ("reader.encoder.", "question_encoder.", "question_tower.encoder.", "passage_tower.encoder.")
 # What may differ between two runs with the same outcome.
 FREE = ("save_every", "log_every", "activation_checkpointing", "device")
 PLACES = ("corpus", "index", "memory")
@@ -156,7 +158,9 @@ class Planner:
         runs = [each for variant in variants for each in _chain(variant.run)]
         worlds = {run.world for run in runs} | {DEV[variant.ask.questions][1] for variant in variants}
         data = [self.template["data"] | WORLDS[world] for world in sorted(worlds)]
-        places = [Path(table[key], f"{key}.json") for table in data for key in ("corpus", "index")]
+        places = [Path(table[key], f"{key}.json") for table in data for key in ("corpus", "index") if table[key]]
+        starts = [STARTS[run.start].path for run in runs if isinstance(run.start, str)]
+        places += [path / "system.json" for path in dict.fromkeys(starts) if path is not None]
         tasks = {name for run in runs for name in run.tasks}
         texts = [self.template["tasks"][name]["questions"] for name in sorted(tasks)]
         texts += [self._dev_file(variant.ask) for variant in variants]
@@ -204,12 +208,16 @@ class Planner:
         if key not in self._systems:
             kind = SYSTEMS[run.system]
             with torch.device("meta"):
-                self._systems[key] = kind(from_mapping(kind.Config, run.options, where="system"), build_reader(reader))
+                nets = NETS[kind.built_on].build(reader)
+                self._systems[key] = kind(from_mapping(kind.Config, run.options, where="system"), nets)
         return self._systems[key]
 
-    def _reader(self, run: Run) -> ReaderConfig:
+    def _reader(self, run: Run) -> Any:
+        """How the nets of a run are described."""
         if not isinstance(run.start, str):
             return self._reader(run.start)
+        if STARTS[run.start].path is not None:
+            return read_config(STARTS[run.start].path)[1]
         layers = layers_of(self.config)
         return with_layers(self.config, max(round(layers * STARTS[run.start].share), 1))
 
@@ -221,16 +229,22 @@ class Planner:
         top_k = run.passages or settings.passages
         template["init"] = {**template.get("init", {}), "from": start}
         template["system"] = {"name": run.system, **run.options}
-        template["training"] |= {"steps": steps, "seed": seed, "warmup": steps // 10, "freeze": _frozen(system)}
-        template["data"] |= WORLDS[run.world]
+        frozen = [*_frozen(system), *run.freeze]
+        template["training"] |= {"steps": steps, "seed": seed, "warmup": steps // 10, "freeze": frozen}
+        template["data"] = _world(template["data"], run.world)
+        live = template["data"].get("live")
         stage = {**template["data"]["stages"][0], "top_k": top_k}
         template["data"]["stages"] = [stage if run.gold else {**stage, "gold_share": 0.0}]
+        if live is not None and self._starts_with_keys(run, system):
+            live["memory"] = str(self.memories[run.world][0])
         # Only where they are not as always: keys of runs that have none of this stay what they were.
         if run.batch != 1:
             template["training"]["batch_size"] = batch
         if run.delayed:
             template["training"]["losses_from"] = dict.fromkeys(run.delayed, round(steps * run.warmup))
-        if run.iterations > 1:
+        if run.iterations > 1 and live is not None:
+            live["every"] = -(-steps // run.iterations)
+        elif run.iterations > 1:
             template["data"]["refresh"] = [steps * part // run.iterations for part in range(1, run.iterations)]
             template["data"]["refresh_share"] = 0.5  # a small budget's own finds alone seldom hold an answer
         template["tasks"] = {name: {**template["tasks"][name], "weight": run.tasks[name]} for name in run.tasks}
@@ -255,6 +269,15 @@ class Planner:
         base = self.memories["squad"][1].fingerprint if "squad" in self.memories else None
         return base is not None and made_by.encoder == base.encoder and self._keeps_memory(run, system.cut)
 
+    def _starts_with_keys(self, run: Run, system: System) -> bool:
+        """Whether the keys in the world's memory are those of the weights this run starts with."""
+        if run.world not in self.memories or self.memories[run.world][1].fingerprint.cut != system.memory_cut:
+            return False
+        if isinstance(run.start, str):
+            return STARTS[run.start].path is not None
+        stays = all(any(name.startswith(each) for each in run.start.freeze) for name in system.memory_weights())
+        return stays and self._starts_with_keys(run.start, self.system(run.start))
+
     def _keeps_memory(self, run: Run, cut: int) -> bool:
         """Whether the first `cut` layers that a run starts with are still the base's."""
         if isinstance(run.start, str):
@@ -266,13 +289,16 @@ class Planner:
 
     def start_path(self, name: str) -> Path:
         """The folder of a start; it is not made here."""
-        return (
-            self.base if STARTS[name].make is None else self.settings.work / "starts" / f"{name}-{self.start_key(name)}"
-        )
+        start = STARTS[name]
+        if start.make is None:
+            return start.path or self.base
+        return self.settings.work / "starts" / f"{name}-{self.start_key(name)}"
 
     def start_key(self, name: str) -> str:
         """The hash of a start: of the base, of what is made of it, and of what that needs besides."""
         start = STARTS[name]
+        if start.path is not None:
+            return _hash({"base": self.digest(start.path)})
         before = self.digest(pretrained_path(self.base)) if start.from_record else None
         return _hash({"base": self.digest(self.base), "start": name if start.make else None, "before": before})
 
@@ -284,7 +310,7 @@ class Planner:
         template["dev"] |= {"questions": self._dev_file(ask), "limit": self.settings.limit}
         if ask.questions in SPLITS:
             template["dev"]["split"] = SPLITS[ask.questions]
-        template["data"] |= WORLDS[DEV[ask.questions][1]]
+        template["data"] = _world(template["data"], DEV[ask.questions][1])
         template["system"] = {"name": next(iter(SYSTEMS))}
         recipe = parse_recipe(template)
         return recipe.dev, recipe
@@ -309,8 +335,11 @@ class Planner:
     @staticmethod
     def _passages(recipe: Recipe) -> list[str]:
         """Which passages are searched, and how: the fingerprints of corpus and index."""
+        passages = [read_json(recipe.data.corpus / "corpus.json")["fingerprint"]]
+        if recipe.data.index is None:
+            return passages
         index = read_json(recipe.data.index / "index.json")
-        return [read_json(recipe.data.corpus / "corpus.json")["fingerprint"], index["fingerprint"], index["retriever"]]
+        return [*passages, index["fingerprint"], index["retriever"]]
 
     def digest(self, path: Path) -> str:
         """The hash of a file, or of the files of a folder; read once."""
@@ -329,6 +358,8 @@ class Planner:
     def _flops(self, recipe: Recipe, system: System) -> float:
         """Of a training, roughly: layers, cross-attention, decoder and output layer, forward and backward."""
         reader, passages = system.reader, recipe.data.top_k
+        if not hasattr(reader, "decoder"):
+            return _flops_apart(recipe, system)
         width, depth = reader.encoder.dim, reader.decoder.num_layers
         layer, cross, decode = (2 * weights * width**2 for weights in (12, 2 * depth, 14 * depth))
         said = TARGET_TOKENS * (decode + 2 * reader.decoder.vocab_size * width)
@@ -342,6 +373,20 @@ class Planner:
         alone = attended + passages * said if hasattr(system, "scorer") else 0.0  # every passage against the answer
         once = FORWARD_AND_BACKWARD * (live + question + attended + said) + memory + alone
         return once * recipe.training.batch_size * recipe.training.steps
+
+
+def _world(data: Mapping[str, Any], name: str) -> dict[str, Any]:
+    """The template's [data] in a world."""
+    changed = {**data, **copy.deepcopy(WORLDS[name])}
+    return {key: value for key, value in changed.items() if value is not None}
+
+
+def _flops_apart(recipe: Recipe, system: System) -> float:
+    """Of a training where every passage is read apart, with its key made anew, and the null passage beside them."""
+    layers, width = system.reader.encoder.num_layers, system.reader.encoder.dim
+    read = recipe.data.top_k * (QUESTION_TOKENS + PASSAGE_TOKENS) + QUESTION_TOKENS
+    once = (read + recipe.data.top_k * PASSAGE_TOKENS) * layers * 24 * width**2
+    return FORWARD_AND_BACKWARD * once * recipe.training.batch_size * recipe.training.steps
 
 
 def _chain(run: Run) -> Iterator[Run]:

@@ -166,7 +166,6 @@ def asked(planner: Planner, planned: Planned, ask: Ask) -> dict[str, Any]:
 def _ask(planner: Planner, planned: Planned, ask: Ask, top_k: int) -> dict[str, Any]:
     dev, recipe = planner.dev(ask)
     data, corpus = recipe.data, Corpus.open(recipe.data.corpus)
-    finder = open_finder(index=data.index, candidates=None, cache=planner.settings.work, progress=False)
     questions = dev_questions(dev, answered=ask.measure == "em")
     model = load_model(planned.last, options=dict(ask.options))
     memory = _memory(planner, model, DEV[ask.questions][1])
@@ -175,6 +174,7 @@ def _ask(planner: Planner, planned: Planned, ask: Ask, top_k: int) -> dict[str, 
         places = SearchPlaces(corpus, planned.folder / "search", planner.settings.work, memory)
         candidates = search_all(model, questions, places, search=ask.search, top_k=ask.depth)
     else:
+        finder = open_finder(index=data.index, candidates=None, cache=planner.settings.work, progress=False)
         candidates = with_gold(questions, finder, corpus, top_k=max(top_k, ask.depth), gold=ask.gold and not ask.depth)
     if ask.depth:
         row["ranks"] = [rank_of_right(*pair) for pair in zip(questions, candidates, strict=True)]
@@ -194,7 +194,7 @@ def _ask(planner: Planner, planned: Planned, ask: Ask, top_k: int) -> dict[str, 
 
 def _memory(planner: Planner, model: Model, world: str) -> Memory | None:
     """The states of a world's passages, where there is a memory of this model's."""
-    if world not in planner.memories or "states" not in model.system.stores:
+    if world not in planner.memories or not {"states", "keys"} & model.system.stores:
         return None
     memory = Memory.open(planner.memories[world][0])
     return None if memory.fingerprint.difference(model.fingerprint(), model.system.bound_to) else memory

@@ -17,12 +17,15 @@ from wellread.reading.batching import to_device
 from wellread.retrieval import RETRIEVERS, open_index
 from wellread.retrieval.base import Retriever
 from wellread.token_encoder import model_encoder
+from wellread.training.candidates import allowed
 from wellread.types import Candidates, Probe, Question
 
 __all__ = ["OWN", "SearchPlaces", "rank_of_right", "search_all"]
 
-OWN = "own"
+OWN, NOTHING = "own", "nothing"
 BATCH = 256
+# Exact, so that what is measured is the system and not the search; what has no such option is exact anyway.
+EXACT = {"reatt": {"codec": "float32", "search": "exhaustive"}}
 
 
 @dataclass(frozen=True)
@@ -39,7 +42,10 @@ class SearchPlaces:
 def search_all(
     model: Model, questions: Sequence[Question], places: SearchPlaces, *, search: str, top_k: int
 ) -> list[Candidates]:
-    """The best `top_k` passages of every question, by the system's own search ("own") or by a retriever's name."""
+    """The best `top_k` passages of every question but those hidden from it, by the system's own search ("own") or by a
+    retriever's name; for "nothing", any passage."""
+    if search == NOTHING:
+        return [Candidates(places.corpus.ids()[:1], (0.0,)) for _ in questions]
     index = _own(model, places) if search == OWN else _shared(search, places)
     found: list[Candidates] = []
     for start in range(0, len(questions), BATCH):
@@ -49,7 +55,10 @@ def search_all(
             with torch.inference_mode():
                 vectors = model.system.seek(to_device(model.frame.questions(texts), model.device))
         probes = [Probe(words=text, vectors=own) for text, own in zip(texts, vectors, strict=True)]
-        found += index.search(probes, top_k=top_k)
+        some = questions[start : start + BATCH]
+        more = max(len(question.hidden) for question in some)
+        rows = index.search(probes, top_k=top_k + more)
+        found += [allowed(*pair, top_k) for pair in zip(some, rows, strict=True)]
     if search == OWN:
         shutil.rmtree(places.own)  # as large as the passages' keys, and made again in a minute
     return found
@@ -64,9 +73,8 @@ def rank_of_right(question: Question, found: Candidates) -> int | None:
 def _own(model: Model, places: SearchPlaces) -> Retriever:
     shutil.rmtree(places.own, ignore_errors=True)
     encoder = model_encoder(model, memory=places.memory, precision="bf16")
-    # Exact, so that what is measured is the system and not the search.
-    exact = {"codec": "float32", "search": "exhaustive"}
-    return RETRIEVERS[model.system.retriever].build(places.corpus, places.own, encoder=encoder, **exact)
+    retriever = model.system.retriever
+    return RETRIEVERS[retriever].build(places.corpus, places.own, encoder=encoder, **EXACT.get(retriever, {}))
 
 
 def _shared(search: str, places: SearchPlaces) -> Retriever:

@@ -10,6 +10,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from fractions import Fraction
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -31,21 +32,23 @@ class Start:
     """make: (the given reader's folder) -> a reader; None for the given one itself. share: of its encoder's layers.
 
     keeps_memory: whether its memory encoder is the given reader's, so that a memory of that one can be read.
-    from_record: whether it needs what the given reader was trained from.
+    from_record: whether it needs what the given reader was trained from. path: where it lies, if it is made by no one
+    here.
     """
 
     make: Callable[[Path], Model] | None = None
     share: Fraction = Fraction(1)
     keeps_memory: bool = True
     from_record: bool = False
+    path: Path | None = None
 
 
-def layers_of(config: ReaderConfig) -> int:
+def layers_of(config: Any) -> int:
     """How many layers an encoder has."""
     return next(config.encoder[key] for key in DEPTH if key in config.encoder)
 
 
-def with_layers(config: ReaderConfig, count: int) -> ReaderConfig:
+def with_layers(config: Any, count: int) -> Any:
     """The same reader with an encoder of `count` layers."""
     key = next(key for key in DEPTH if key in config.encoder)
     return replace(config, encoder={**config.encoder, key: count})
@@ -123,5 +126,6 @@ STARTS: dict[str, Start] = {
     "pretrained": Start(_pretrained, keeps_memory=False, from_record=True),
     "plain-question": Start(_plain_question),
     "new-ranker": Start(_new_ranker),
+    "realm": Start(path=Path("runs/realm/cold"), keeps_memory=False),
 }
 """Name -> how a start is made."""

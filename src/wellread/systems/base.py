@@ -84,6 +84,11 @@ class System(nn.Module, ABC):
     """The search, by its name in the table of retrievers, that goes by this system's own probes and keys."""
 
     @property
+    def reads_passages(self) -> bool:
+        """Whether what is retrieved makes any difference."""
+        return True
+
+    @property
     @abstractmethod
     def stores(self) -> frozenset[str]:
         """What a memory of this system holds per passage: of "tokens", "states", "keys"."""

@@ -106,6 +106,10 @@ class Realm(System):
         with seeded(0):
             self.spans = SpanHead(reader.encoder.dim, config.span_dim)
 
+    @property
+    def reads_passages(self) -> bool:
+        return not self.config.null_only
+
     def parts(self) -> dict[str, list[str]]:
         return {
             "towers": ["question_tower.", "passage_tower."],

@@ -100,7 +100,7 @@ class LiveSearch:
         asked = [row for row, example in enumerate(examples) if example.question.task not in OWN_PASSAGE]
         found = dict(zip(asked, self.search(model, [examples[row].question for row in asked], self._top_k)))
         rows = [_with(example, found.get(row), self._top_k) for row, example in enumerate(examples)]
-        stored = None if not asked or _passages_learn(model) else self
+        stored = None if self.made_at is None or not asked or _passages_learn(model) else self
         return collate(rows, self.batches.frame, self.passages, memory=stored)
 
     def fetch(self, ids: Sequence[str]) -> _Keys:
@@ -125,6 +125,8 @@ class LiveSearch:
 
     def search(self, model: Model, questions: Sequence[Question], top_k: int) -> list[Candidates]:
         """The best `top_k` passages of every question by the model's vectors, without those hidden from it."""
+        if not model.system.reads_passages:
+            return [Candidates(self.ids[:1], (0.0,)) for _ in questions]
         if not questions:
             return []
         self._take_newest(model)
