@@ -35,10 +35,10 @@ HELPS = Claim(
     "answers open questions; a retriever that learns from that finds better passages than one that stays.",
     variants={
         "retrieval": Variant(RETRIEVAL, 0.0, ask=SEEN),
-        "frozen-retriever": Variant(FROZEN, 1.0, ask=SEEN),
         "null-asked": Variant(RETRIEVAL, 2.0, ask=BLIND),
         "null-trained": Variant(NULL, 3.0, ask=BLIND),
         "open-questions": Variant(OPEN, 0.0, "open questions", ANSWERED),
+        "frozen-retriever": Variant(FROZEN, 1.0, ask=SEEN),
     },
     rules=(
         Above("retrieval fills in more than its own weights without passages", {"retrieval": 1, "null-asked": -1}),

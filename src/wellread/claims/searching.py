@@ -17,7 +17,6 @@ from wellread.reading.batching import to_device
 from wellread.retrieval import RETRIEVERS, open_index
 from wellread.retrieval.base import Retriever
 from wellread.token_encoder import model_encoder
-from wellread.training.candidates import allowed
 from wellread.types import Candidates, Probe, Question
 
 __all__ = ["OWN", "SearchPlaces", "rank_of_right", "search_all"]
@@ -58,7 +57,7 @@ def search_all(
         some = questions[start : start + BATCH]
         more = max(len(question.hidden) for question in some)
         rows = index.search(probes, top_k=top_k + more)
-        found += [allowed(*pair, top_k) for pair in zip(some, rows, strict=True)]
+        found += [row.without(question.hidden).top(top_k) for question, row in zip(some, rows, strict=True)]
     if search == OWN:
         shutil.rmtree(places.own)  # as large as the passages' keys, and made again in a minute
     return found

@@ -19,7 +19,7 @@ from wellread.types import Candidates, Probe, Question
 if TYPE_CHECKING:
     from wellread.retrieval.base import Retriever
 
-__all__ = ["Finder", "allowed", "open_finder", "read_kept", "seek", "write_kept"]
+__all__ = ["Finder", "open_finder", "read_kept", "seek", "write_kept"]
 
 # Enough at a time for a retriever to work in bulk, few enough for the progress bar to move.
 BATCH = 2048
