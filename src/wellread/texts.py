@@ -25,7 +25,7 @@ from wellread.retrieval.chunks import ChunkTexts
 from wellread.retrieval.neighbours import Neighbours
 from wellread.types import CandidateBatch, Inputs, TrainingBatch
 
-__all__ = ["NeighbourTexts", "Windows", "check_language_model", "score_texts"]
+__all__ = ["NeighbourTexts", "Windows", "check_language_model", "neighbour_tokens", "score_texts"]
 
 
 def check_language_model(model: Model, texts: ChunkTexts) -> None:
@@ -43,6 +43,24 @@ def check_language_model(model: Model, texts: ChunkTexts) -> None:
             f"the chunks in {texts.path} have {texts.chunk_tokens} tokens, but this {model.name} reads {size} at once;"
             f" cut them again with --chunk-tokens {size}."
         )
+
+
+def neighbour_tokens(
+    database: ChunkTexts, numbers: np.ndarray, tokenizer: Tokenizer, width: int
+) -> tuple[np.ndarray, np.ndarray]:
+    """Tokens and mask [..., width] of the chunks of these numbers [...] and what follows each, -1 for none, in the
+    vocabulary of `tokenizer`."""
+    if database.tokenizer_fingerprint == tokenizer.fingerprint:
+        tokens, mask = database.values(numbers)
+        return tokens[..., :width], mask[..., :width]
+    wanted = [int(number) for number in np.unique(numbers) if number >= 0]
+    rows = tokenizer.encode_batch([database.chunk_text(each, parts=2) for each in wanted], max_tokens=width)
+    known = dict(zip(wanted, rows, strict=True))
+    tokens, mask = np.zeros((*numbers.shape, width), np.int32), np.zeros((*numbers.shape, width), bool)
+    for place in map(tuple, np.argwhere(numbers >= 0)):
+        row = known[int(numbers[place])]
+        tokens[place][: len(row)], mask[place][: len(row)] = row, True
+    return tokens, mask
 
 
 class Windows:
@@ -113,18 +131,7 @@ class NeighbourTexts:
 
     def found(self, chunks: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Tokens and mask [..., k, 2 m] of the neighbours of chunk numbers [...], in the model's vocabulary."""
-        numbers = self.numbers(chunks)
-        if self.database.tokenizer_fingerprint == self.tokenizer.fingerprint:
-            return self.database.values(numbers)
-        width = 2 * self.texts.chunk_tokens
-        wanted = [int(number) for number in np.unique(numbers) if number >= 0]
-        rows = self.tokenizer.encode_batch([self.database.chunk_text(each, parts=2) for each in wanted])
-        known = dict(zip(wanted, rows, strict=True))
-        tokens, mask = np.zeros((*numbers.shape, width), np.int32), np.zeros((*numbers.shape, width), bool)
-        for place in np.argwhere(numbers >= 0):
-            row = known[int(numbers[tuple(place)])][:width]
-            tokens[(*place, slice(len(row)))], mask[(*place, slice(len(row)))] = row, True
-        return tokens, mask
+        return neighbour_tokens(self.database, self.numbers(chunks), self.tokenizer, 2 * self.texts.chunk_tokens)
 
     def batch(self, windows: np.ndarray) -> TrainingBatch:
         """Windows [batch, chunks] as texts after an empty question, with the neighbours of all chunks but the last."""

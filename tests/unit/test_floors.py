@@ -18,7 +18,7 @@ FLOORS = [
     ("systems",),
     ("model",),
     ("token_encoder", "texts"),
-    ("pipeline", "training"),
+    ("pipeline", "training", "continuing"),
     ("claims",),
     ("serving",),
     ("cli",),

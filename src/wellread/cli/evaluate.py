@@ -14,9 +14,22 @@ DEPTH = 100  # passages retrieved for the measures of retrieval; the reader gets
 
 @click.command()
 @answering_options
-@click.option("--questions", required=True, help="File of questions with answers.")
+@click.option("--questions", default=None, help="File of questions with answers.")
+@click.option("--texts", default=None, help="Instead of questions: a folder of chunks, for bits per byte.")
+@click.option(
+    "--neighbours", multiple=True, help="With --texts: lists of neighbours, FOLDER or NAME=FOLDER; repeatable."
+)
+@click.option("--database", default=None, help="With --texts: the chunks that the lists name; default: the texts'.")
+@click.option("-k", "k", multiple=True, default=(2,), type=click.IntRange(min=0), help="With --texts; repeatable.")
+@click.option("--sequence-chunks", default=8, show_default=True, type=POSITIVE, help="With --texts: read at once.")
+@click.option(
+    "--overlap", is_flag=True, help="With --texts: by the share of a chunk its neighbours hold word for word."
+)
+@click.option("--shuffled", default=None, type=int, metavar="SEED", help="With --texts: other chunks' neighbours too.")
 @click.option("--split", default=None, help="Only the questions of this split.")
-@click.option("--limit", default=None, type=POSITIVE, help="This many questions, evenly spaced.")
+@click.option(
+    "--limit", default=None, type=POSITIVE, help="This many questions, evenly spaced; or the first documents."
+)
 @click.option("--batch-size", default=8, show_default=True, type=POSITIVE, help="Questions answered together.")
 @click.option(
     "--timed", default=16, show_default=True, type=POSITIVE, help="Questions asked singly, for time and FLOPs."
@@ -37,10 +50,22 @@ def command(as_json: bool, keep: str | None, run_out: str | None, **choice: Any)
     Where the questions name the passages that prove their answers, KILT's measures come too: R-precision, recall@5,
     and EM, F1 or accuracy that count only where the proof is ranked first.
 
+    With --texts, how many bits per byte a language model needs for held-out texts, with and without neighbours, with
+    the paired interval of the difference over documents.
+
     \b
-    Example:
+    Examples:
       wellread eval --model model --memory memory --questions dev.jsonl --json
+      wellread eval --model model --texts chunks/test --neighbours chunks/test/neighbours --database chunks/database
     """
+    if (choice["questions"] is None) == (choice["texts"] is None):
+        raise ValueError("--questions and --texts: give one of them, questions to answer or texts to score.")
+    if choice["texts"] is not None:
+        from wellread.cli.evaluate_texts import evaluate_texts
+
+        result, told = evaluate_texts(choice)
+        emit(result, as_json, told)
+        return
     from wellread.corpus.questions import evenly, read_questions
     from wellread.evaluation.ranking import available
     from wellread.evaluation.report import can_be_scored

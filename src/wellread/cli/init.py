@@ -33,9 +33,11 @@ WEIGHTS = ("fp32", "bf16", "int8")
     "source",
     default="default",
     show_default=True,
-    help="A hub folder (T5 or BERT family), 'default' for the small pretrained encoder, 'scratch', or a model.",
+    help="A hub folder (T5, BERT or Llama family), a .gguf file, 'default' for small pretrained nets, 'scratch', or a "
+    "model.",
 )
 @click.option("--corpus", default=None, help="With --from scratch: the corpus the tokenizer is trained on.")
+@click.option("--tokenizer", default=None, help="With --from scratch: folder of a tokenizer to take instead.")
 @click.option("--family", default="t5", type=click.Choice(["t5", "bert"]), help="With --from scratch.")
 @click.option("--vocabulary", default=8000, show_default=True, help="With --from scratch: tokens.")
 @click.option("--dim", default=256, show_default=True, help="With --from scratch: width.")
@@ -137,6 +139,7 @@ def _new_nets(kind: str, choice: dict[str, Any], texts: Iterable[str] | None) ->
         choice["source"],
         kind=kind,
         texts=texts,
+        tokenizer=choice["tokenizer"],
         family=choice["family"],
         vocab_size=choice["vocabulary"],
         dim=choice["dim"],

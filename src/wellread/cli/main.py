@@ -23,6 +23,7 @@ VERBS: dict[str, tuple[str, str]] = {
     "init": ("wellread.cli.init", "Make an untrained reader from pretrained parts or from scratch."),
     "train": ("wellread.cli.train", "Train a reader by a recipe; resumes."),
     "ask": ("wellread.cli.ask", "Answer questions with cited passages."),
+    "continue": ("wellread.cli.continue_text", "Continue a text, looking up every finished chunk."),
     "calibrate": ("wellread.cli.calibrate", "Fit how sure a model may be of its answers."),
     "eval": ("wellread.cli.evaluate", "Measure quality and cost on a file of questions."),
     "rank": ("wellread.cli.rank", "Measure how well an index finds what questions need."),

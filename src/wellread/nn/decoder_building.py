@@ -100,7 +100,6 @@ def decoder_from_scratch(
         num_heads=heads,
         num_key_heads=heads if heads % 2 else heads // 2,
         tied_head=True,
-        initializer_range=dim**-0.5,
         dropout=dropout,
         pad_token=words.pad,
         start_token=words.start,

@@ -68,10 +68,10 @@ class LlamaAttention(nn.Module):
         super().__init__()
         self.heads, self.key_heads = config.num_heads, config.num_key_heads
         inner, shared = config.num_heads * config.head_dim, config.num_key_heads * config.head_dim
-        self.query = _linear(config, config.dim, inner, bias=config.attention_bias)
-        self.key = _linear(config, config.dim, shared, bias=config.attention_bias)
-        self.value = _linear(config, config.dim, shared, bias=config.attention_bias)
-        self.output = _linear(config, inner, config.dim, bias=config.attention_bias)
+        self.query = _linear(config.dim, inner, bias=config.attention_bias)
+        self.key = _linear(config.dim, shared, bias=config.attention_bias)
+        self.value = _linear(config.dim, shared, bias=config.attention_bias)
+        self.output = _linear(inner, config.dim, bias=config.attention_bias, scale=_shrink(config))
 
     def forward(self, states: Tensor, joined: ScoreMask, by: Rotation, cache: LayerCache | None) -> Tensor:
         query = rotate(split_heads(self.query(states), self.heads), by)
@@ -90,9 +90,9 @@ class LlamaFeed(nn.Module):
     def __init__(self, config: LlamaConfig) -> None:
         super().__init__()
         self.activation = ACTIVATIONS[config.activation]
-        self.gate = _linear(config, config.dim, config.inner_dim)
-        self.up = _linear(config, config.dim, config.inner_dim)
-        self.down = _linear(config, config.inner_dim, config.dim)
+        self.gate = _linear(config.dim, config.inner_dim)
+        self.up = _linear(config.dim, config.inner_dim)
+        self.down = _linear(config.inner_dim, config.dim, scale=_shrink(config))
 
     def forward(self, states: Tensor) -> Tensor:
         return self.down(self.activation(self.gate(states)) * self.up(states))
@@ -140,7 +140,7 @@ class LlamaDecoder(nn.Module):
         self.layers = nn.ModuleList(LlamaLayer(config) for _ in range(config.num_layers))
         self.final_norm = RMSNorm(config.dim, config.norm_epsilon)
         if not config.tied_head:
-            self.head = _linear(config, config.dim, config.vocab_size)
+            self.head = _linear(config.dim, config.vocab_size)
 
     @classmethod
     def from_hub(cls, path: str | Path) -> LlamaDecoder:
@@ -210,9 +210,14 @@ class LlamaDecoder(nn.Module):
         return self.finish(self.run(states, self.joined(states, mask), self.rotation(positions)))
 
 
-def _linear(config: LlamaConfig, inputs: int, outputs: int, *, bias: bool = False) -> nn.Linear:
+def _shrink(config: LlamaConfig) -> float:
+    """What is added to the states starts small, so that all layers together do not drown the words (GPT-2)."""
+    return (2 * config.num_layers) ** -0.5
+
+
+def _linear(inputs: int, outputs: int, *, bias: bool = False, scale: float = 1.0) -> nn.Linear:
     layer = nn.Linear(inputs, outputs, bias=bias)
-    nn.init.normal_(layer.weight, std=config.initializer_range)
+    nn.init.normal_(layer.weight, std=scale * inputs**-0.5)
     if bias:
         nn.init.zeros_(layer.bias)
     return layer

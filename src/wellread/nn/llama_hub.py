@@ -41,11 +41,11 @@ _REQUIRED = ("vocab_size", "dim", "inner_dim", "num_layers", "num_heads")
 class LlamaConfig:
     """Sizes of a decoder of the Llama family.
 
-    inner_dim: width of the gated feed-forward part. num_key_heads: heads of keys and values, each shared by
-    num_heads / num_key_heads heads of queries (grouped-query attention); 0 for num_heads. head_dim: width of a head;
-    0 for dim / num_heads. max_positions: what it was trained for, not a limit. rope_theta: base of the rotary
-    frequencies. tied_head: the output head is the word embedding. dropout: of what every part adds; the hub's nets have
-    none. start_token: what every text begins with.
+    inner_dim: width of the gated feed-forward part. num_key_heads: heads of keys and values, each shared by num_heads
+    / num_key_heads heads of queries (grouped-query attention); 0 for num_heads. head_dim: width of a head; 0 for dim
+    / num_heads. max_positions: what it was trained for, not a limit. rope_theta: base of the rotary frequencies.
+    tied_head: the output head is the word embedding. initializer_range: of new embeddings. dropout: of what every
+    part adds; the hub's nets have none. start_token: what every text begins with.
     """
 
     vocab_size: int
