@@ -10,16 +10,20 @@ from wellread.claims.glimmer import GLIMMER
 from wellread.claims.lumen import LUMEN
 from wellread.claims.realm import REALM
 from wellread.claims.reatt import REATT
+from wellread.claims.retro import RETRO
+from wellread.claims.text_claim import TextClaim
 
 __all__ = ["CLAIMS", "find_claims"]
 
-CLAIMS: dict[str, Claim] = {claim.id: claim for claim in (*LUMEN, *GLIMMER, *REATT, *REALM)}
+CLAIMS: dict[str, Claim | TextClaim] = {
+    claim.id: claim for claim in (*LUMEN, *GLIMMER, *REATT, *REALM, *RETRO)
+}
 """id -> claim, in the order of the papers."""
 
 ALL = "all"
 
 
-def find_claims(names: Sequence[str]) -> list[Claim]:
+def find_claims(names: Sequence[str]) -> list[Claim | TextClaim]:
     """The claims that are named: by id, by paper ("lumen"), by paper and places ("lumen", "fig1", "tab1"), or "all".
 
     A place belongs to the paper named before it. ValueError for a name that stands for nothing, with what to do.

@@ -73,7 +73,8 @@ def _rule(each: Mapping[str, Any]) -> str:
 
 def _size(row: Mapping[str, Any]) -> str:
     budget = row["budget"]
+    trained, asked = budget.get("units", ["questions", "dev questions"])
     return (
-        f"{budget['steps']} steps of {budget['batch_size']} questions, {len(row['seeds'])} seeds, "
-        f"{budget['questions']} dev questions; {row['hardware']}; {row['date']}"
+        f"{budget['steps']} steps of {budget['batch_size']} {trained}, {len(row['seeds'])} seeds, "
+        f"{budget['questions']} {asked}; {row['hardware']}; {row['date']}"
     )

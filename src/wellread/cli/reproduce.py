@@ -11,8 +11,9 @@ import click
 from wellread.cli.output import POSITIVE, emit, json_option, say
 
 if TYPE_CHECKING:
+    from wellread.claims.budget import Budget
     from wellread.claims.claim import Claim
-    from wellread.claims.plan import Planner
+    from wellread.claims.text_claim import TextClaim
 
 BASE, MEMORY = "runs/squad/start/last", "runs/squad/memory-bf16"
 # Asking a trained reader one dev question, beside its training: seconds, guessed.
@@ -52,14 +53,14 @@ def command(claims: tuple[str, ...], dry_run: bool, again: bool, as_json: bool, 
     if not claims and not dry_run:
         _list(asked, Path(choice["out"]), as_json)
         return
-    from wellread.claims.plan import Planner
+    from wellread.claims.budget import Budget
 
-    planner = Planner(_settings(choice))
+    budget = Budget(_settings(choice))
     if dry_run:
-        _plan(planner, asked, as_json)
+        _plan(budget, asked, as_json)
     else:
-        _check(planner, asked)
-        _run(planner, asked, " ".join(claims), choice, again=again, as_json=as_json)
+        _check(budget, asked)
+        _run(budget, asked, " ".join(claims), choice, again=again, as_json=as_json)
 
 
 def _settings(choice: Mapping[str, Any]) -> Any:
@@ -75,7 +76,7 @@ def _settings(choice: Mapping[str, Any]) -> Any:
     return Settings(**numbers, **places, memory=None if memory is None else Path(memory), changes=changes)
 
 
-def _command(claim: Claim, choice: Mapping[str, Any]) -> str:
+def _command(claim: Claim | TextClaim, choice: Mapping[str, Any]) -> str:
     """The command line that makes the same row again: what was given and is not as it is by default."""
     from wellread.claims.run import command_of
 
@@ -85,9 +86,9 @@ def _command(claim: Claim, choice: Mapping[str, Any]) -> str:
     return command_of([claim.id, *words, *(word for each in choice["settings"] for word in ("--set", each))])
 
 
-def _check(planner: Planner, claims: Sequence[Claim]) -> None:
+def _check(budget: Budget, claims: Sequence[Claim | TextClaim]) -> None:
     """ValueError where a claim needs something that is not there, before the first of them takes hours."""
-    lacking = {claim.id: missing[0] for claim in claims if (missing := planner.missing(claim))}
+    lacking = {claim.id: missing[0] for claim in claims if (missing := budget.missing(claim))}
     if lacking:
         name, path = next(iter(lacking.items()))
         raise ValueError(
@@ -96,7 +97,7 @@ def _check(planner: Planner, claims: Sequence[Claim]) -> None:
         )
 
 
-def _list(claims: Sequence[Claim], out: Path, as_json: bool) -> None:
+def _list(claims: Sequence[Claim | TextClaim], out: Path, as_json: bool) -> None:
     from wellread.claims.rows import read_rows, state
 
     rows = read_rows(out)
@@ -114,21 +115,26 @@ def _list(claims: Sequence[Claim], out: Path, as_json: bool) -> None:
     emit({"claims": found}, as_json, "\n".join(lines))
 
 
-def _plan(planner: Planner, claims: Sequence[Claim], as_json: bool) -> None:
+def _plan(budget: Budget, claims: Sequence[Claim | TextClaim], as_json: bool) -> None:
     """What is to be trained for these claims; trainings that claims share are counted with the first of them."""
     from wellread.claims.run import outstanding
 
     counted: set[str] = set()
-    rows = [_planned(planner, claim, outstanding, counted) for claim in claims]
+    rows = [_planned(budget, claim, outstanding, counted) for claim in claims]
     total = {key: sum(row[key] for row in rows) for key in ("steps", "minutes")}
     last = f"{len(counted)} trainings, {total['steps']} steps, about {total['minutes']} minutes of one core (a guess)."
     human = "\n".join([*map(_told, rows), f"{last} A training that claims share is counted with the first of them."])
     emit({"claims": rows, "trainings": len(counted), **total}, as_json, human)
 
 
-def _planned(planner: Planner, claim: Claim, outstanding: Callable, counted: set[str]) -> dict[str, Any]:
-    if missing := planner.missing(claim):
+def _planned(budget: Budget, claim: Claim | TextClaim, outstanding: Callable, counted: set[str]) -> dict[str, Any]:
+    if missing := budget.missing(claim):
         return {"claim": claim.id, "missing": str(missing[0]), "trainings": [], "steps": 0, "minutes": 0}
+    from wellread.claims.text_claim import TextClaim
+
+    if isinstance(claim, TextClaim):
+        return {"claim": claim.id, "variants": list(claim.variants), **budget.texts.outstanding(claim, counted)}
+    planner = budget.planner
     runs = planner.runs(claim)
     names = {run.key: f"{name}, seed {run.seed}" for name, each in runs.items() for run in each}
     needed = [run for run in outstanding([run for each in runs.values() for run in each]) if run.key not in counted]
@@ -155,15 +161,21 @@ def _told(row: Mapping[str, Any]) -> str:
 
 
 def _run(
-    planner: Planner, claims: Sequence[Claim], name: str, choice: Mapping[str, Any], *, again: bool, as_json: bool
+    budget: Budget,
+    claims: Sequence[Claim | TextClaim],
+    name: str,
+    choice: Mapping[str, Any],
+    *,
+    again: bool,
+    as_json: bool,
 ) -> None:
-    from wellread.claims.run import Stopped, run_claim
+    from wellread.claims.run import Stopped
 
     found = []
     for claim in claims:
         try:
             made_by = _command(claim, choice)
-            found.append(run_claim(planner, claim, command=made_by, again=again, progress=not as_json, say=say))
+            found.append(budget.run(claim, command=made_by, again=again, progress=not as_json, say=say))
         except Stopped:
             say("stopped; run the same command again to go on.")
             raise click.Abort from None
