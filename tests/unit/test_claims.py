@@ -101,7 +101,7 @@ def test_claims_share_runs():
         (["glimmer", "tab1", "lumen", "fig9"], ["lumen-attention", "glimmer-reranker"]),
         (["lumen-attention", "glimmer", "tab2"], ["lumen-attention", "glimmer-trained-memory"]),
         (["all"], list(CLAIMS)),
-        (["lumen", "glimmer", "reatt", "realm"], list(CLAIMS)),
+        (["lumen", "glimmer", "reatt", "realm", "retro"], list(CLAIMS)),
     ],
 )
 def test_claims_are_found(names, found):

@@ -24,10 +24,13 @@ def evaluate_texts(choice: Mapping[str, Any]) -> tuple[dict[str, Any], str]:
     from wellread.config import parse_settings
     from wellread.model import load_model
     from wellread.retrieval.chunks import ChunkTexts
-    from wellread.texts import Windows
+    from wellread.texts import Windows, check_language_model
 
+    if choice["overlap"] and not (choice["neighbours"] and max(choice["k"])):
+        raise ValueError("--overlap needs neighbours to compare with; give --neighbours.")
     model = load_model(choice["model"], system=choice["system"], options=parse_settings(choice["settings"]))
     texts = ChunkTexts.open(choice["texts"])
+    check_language_model(model, texts)
     windows = Windows(texts, choice["sequence_chunks"], documents=choice["limit"])
     began = time.perf_counter()
     sources = _sources(choice, model)
@@ -101,8 +104,6 @@ def _overlap(
     from wellread.evaluation.language import by_overlap
 
     names = [name for name in sources if name != NONE and not name.endswith(SHUFFLED)]
-    if not names:
-        raise ValueError("--overlap needs neighbours to compare with; give --neighbours.")
     last = names[-1]
     overlap = sources[last].overlap(scored[last].chunks)
     return by_overlap({last: scored[last], NONE: scored[NONE]}, overlap, against=NONE, seed=seed)

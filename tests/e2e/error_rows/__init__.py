@@ -6,9 +6,9 @@ MODULES. `tests/e2e/test_errors.py` runs the rows and makes docs/errors.md of th
 
 from __future__ import annotations
 
-from error_rows import answers, chunks, disk, documents, memories, models, pictures, questions, runs
+from error_rows import answers, chunks, disk, documents, memories, models, pictures, questions, runs, texts
 from error_rows.kit import Row
 
-MODULES = (documents, pictures, models, memories, answers, questions, runs, chunks, disk)
+MODULES = (documents, pictures, models, memories, answers, questions, runs, chunks, texts, disk)
 ROWS: dict[str, list[Row]] = {topic: rows for module in MODULES for topic, rows in module.TOPICS.items()}
 ALL: list[Row] = [row for module in MODULES for rows in module.TOPICS.values() for row in rows]

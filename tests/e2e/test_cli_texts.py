@@ -1,0 +1,75 @@
+"""`wellread eval --texts` from folders to numbers."""
+
+from __future__ import annotations
+
+import json
+
+import numpy as np
+import pytest
+
+from wellread.model import build_model, save_model
+from wellread.nn.building import build_from
+from wellread.nn.tokenizers import Tokenizer, train_tokenizer
+from wellread.retrieval.chunks import Document, write_chunks
+
+SIZE = 8
+WORDS = ["harbour", "river", "stone", "lamp", "winter", "castle", "orchard", "bridge", "market", "tower", "garden"]
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory):
+    home = tmp_path_factory.mktemp("texts")
+    draw = np.random.default_rng(1)
+    documents = [Document(f"d{n}", " ".join(draw.choice(WORDS, 30 + 5 * n)), "test") for n in range(5)]
+    train_tokenizer([each.text for each in documents], 280, kind="bytes").save(home / "words")
+    texts = write_chunks(lambda: documents, Tokenizer.load(home / "words"), home / "test", chunk_tokens=SIZE)
+    numbers = np.stack([(np.arange(texts.num_chunks) + step) % texts.num_chunks for step in (1, 2)], axis=1)
+    (home / "lists").mkdir()
+    arrays = {}
+    for name, values in (("numbers", numbers), ("distances", np.ones(numbers.shape, np.float32))):
+        values.tofile(home / "lists" / f"{name}.bin")
+        arrays[name] = {"type": str(values.dtype), "shape": list(values.shape)}
+    info = {"database": "d", "texts": texts.fingerprint, "k": 2, "arrays": arrays}
+    (home / "lists" / "neighbours.json").write_text(json.dumps(info))
+    nets = build_from("scratch", kind="decoder", tokenizer=home / "words", dim=16, layers=2, heads=2)
+    model = build_model("retro", {"chunk_tokens": SIZE, "cross_layers": [1]}, *nets)
+    for weight in model.system.cross.parameters():
+        weight.data.add_(0.1)
+    save_model(home / "model", model)
+    return home
+
+
+def command(place, *more: str) -> str:
+    return " ".join(["eval", "--model", f"{place}/model", "--texts", f"{place}/test", "--sequence-chunks", "3", *more])
+
+
+def test_texts_are_scored_with_and_without_neighbours(place, wellread):
+    more = ("--neighbours", f"all={place}/lists", "-k", "1", "-k", "2", "--overlap", "--shuffled", "0")
+    answer = wellread(command(place, *more, "--json"))
+    assert answer.code == 0, answer.err
+    found = json.loads(answer.out)
+    assert [row["neighbours"] for row in found["rows"]] == ["none", "all k=1", "all k=2", "all shuffled"]
+    assert [row["k"] for row in found["rows"]] == [0, 1, 2, 2]
+    assert len({row["bits_per_byte"]["value"] for row in found["rows"]}) == 4
+    assert "difference" not in found["rows"][0]
+    low, high = found["rows"][1]["difference"]["interval"]
+    assert low <= found["rows"][1]["difference"]["value"] <= high
+    assert found["bits_per_byte"] == found["rows"][1]["bits_per_byte"]
+    assert found["bits_per_byte_without"] == found["rows"][0]["bits_per_byte"]
+    assert found["documents"] == 5
+    assert found["overlap"][-1]["all k=2"] == found["rows"][2]["bits_per_byte"]
+    assert found["overlap"][-1]["share"] == 1.0
+
+
+def test_for_people(place, wellread):
+    answer = wellread(command(place, "--neighbours", f"{place}/lists", "--limit", "2"))
+    assert answer.code == 0, answer.err
+    assert "2 documents" in answer.out
+    assert "| lists k=2 |" in answer.out
+
+
+def test_without_neighbours_there_is_one_row(place, wellread):
+    found = json.loads(wellread(command(place, "--json")).out)
+    assert [row["neighbours"] for row in found["rows"]] == ["none"]
+    assert found["bits_per_byte"] == found["bits_per_byte_without"]
+    assert found["overlap"] == []
