@@ -15,9 +15,7 @@ from wellread.claims.text_claim import TextClaim
 
 __all__ = ["CLAIMS", "find_claims"]
 
-CLAIMS: dict[str, Claim | TextClaim] = {
-    claim.id: claim for claim in (*LUMEN, *GLIMMER, *REATT, *REALM, *RETRO)
-}
+CLAIMS: dict[str, Claim | TextClaim] = {claim.id: claim for claim in (*LUMEN, *GLIMMER, *REATT, *REALM, *RETRO)}
 """id -> claim, in the order of the papers."""
 
 ALL = "all"

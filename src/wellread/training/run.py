@@ -200,7 +200,7 @@ class _PreparedTexts:
     """The same for a recipe that names texts instead of questions."""
 
     tasks: Sequence[Task] = ()
-    refresh = None
+    refresh = live = None
     live = None
 
     def __init__(self, recipe: Recipe, folder: Path, processes: Processes, *, progress: bool) -> None:
