@@ -557,7 +557,7 @@ def test_a_document_is_known_by_its_id_in_another_folder(tmp_path, tokenizer, en
     assert (database.texts.documents(closed.numbers) != own[:, None]).all()
     opened = find_neighbours(texts, database, tmp_path / "o", NeighbourOptions(k=2, own=True))
     assert (opened.distances[own >= 0, 0] == 0).all(), "with its own document open, a chunk finds itself"
-    with pytest.raises(ValueError, match=r"neighbours .* belong to another chunks .* than .*; find them again"):
+    with pytest.raises(ValueError, match=r"neighbours .* belong to another text .* than .*; find them again"):
         closed.check(texts=database.texts)
 
 

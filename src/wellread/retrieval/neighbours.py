@@ -108,7 +108,7 @@ class Neighbours:
         """ValueError where these are not the neighbours of `texts`, or not chunks of `database`."""
         pairs = []
         if texts is not None:
-            pairs.append(("chunks", texts.path, self.texts_fingerprint, texts.fingerprint))
+            pairs.append(("text", texts.path, self.texts_fingerprint, texts.fingerprint))
         if database is not None:
             pairs.append(("database", database.texts.path, self.database_fingerprint, database.fingerprint))
         for name, path, there, given in pairs:
