@@ -1,7 +1,7 @@
 """Keys of chunks side by side: what they cost, and what the neighbours they find say of the chunk that comes next.
 
 command:  python benchmarks/retro_neighbours.py --chunks runs/retro/wiki18
-          (writes results/retro_neighbours/*.json and .md; about four minutes of one core)
+          (writes results/retro_neighbours/*.json and .md; about six minutes of one core)
 
 Chunks of some documents, drawn with seed 0, are each other's database, and their keys are compared exactly.
   said by k  share of the rare tokens (in under 2 % of the chunks) of the chunk that comes next which stand in the k
@@ -134,8 +134,8 @@ def whole(folder: Path) -> list[dict[str, Any]]:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--chunks", type=Path, default=Path("runs/retro/wiki18"), help="what `chunks build` wrote")
-    parser.add_argument("--documents", type=int, default=110)
-    parser.add_argument("--asked", type=int, default=1500)
+    parser.add_argument("--documents", type=int, default=220)
+    parser.add_argument("--asked", type=int, default=2500)
     parser.add_argument("--notes", default="", help="said below the tables: time and memory of the whole run")
     parser.add_argument("--again", action="store_true")
     chosen = parser.parse_args()
