@@ -28,9 +28,10 @@ from wellread.memory.fingerprint import Fingerprint
 from wellread.nn import checkpoints
 from wellread.nn.building import empty_reader, load_saved_weights, save_config, save_weights, saved_weights
 from wellread.nn.tokenizers import Tokenizer
+from wellread.reading.batching import to_device
 from wellread.reading.frame import Frame, FrameConfig, pad_rows
 from wellread.systems import SYSTEMS
-from wellread.types import Passage
+from wellread.types import Inputs, Passage, Question
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -163,6 +164,27 @@ class Model:
             )
             for index, row in enumerate(tokens)
         ]
+
+    def inputs(self, questions: Sequence[Question]) -> Inputs:
+        """Questions as the system is given them, on its device: with their pictures, where it reads any."""
+        inputs = self.frame.questions([item.text for item in questions])
+        asked = next((item for item in questions if item.picture is not None), None)
+        if asked is not None and self.system.reads_pictures:
+            if self.pictures is None:
+                raise ValueError(
+                    f"the question {asked.text!r} has a picture, which this {self.name} reads, but no folder of "
+                    "pictures was given; give the one its features are in (--pictures DIR)."
+                )
+            picture, mask = self.pictures.features([item.picture for item in questions])
+            inputs = dataclasses.replace(inputs, picture=picture, picture_mask=mask)
+        return to_device(inputs, self.device)
+
+    def features(self, passages: Sequence[Passage]) -> dict[int, Tensor]:
+        """Features of the passages that have a picture, by place; none for a system that reads no pictures."""
+        places = [place for place, passage in enumerate(passages) if passage.picture is not None]
+        if not self.system.reads_pictures or self.pictures is None or not places:
+            return {}
+        return dict(zip(places, self.pictures.features([passages[place].picture for place in places])[0]))
 
     def _pictures(self, passages: Sequence[Passage]) -> dict[str, Tensor]:
         """Features of the passages' pictures, for a system that reads them."""

@@ -21,11 +21,11 @@ from wellread.memory.fingerprint import check
 from wellread.memory.store import Memory
 from wellread.model import Model, load_model, model_path, precision_dtype
 from wellread.pictures import Pictures
-from wellread.reading.batching import CandidateRow, batch_candidates, to_device
+from wellread.reading.batching import CandidateRow, batch_candidates, take_rows, to_device
 from wellread.reading.spans import cite
 from wellread.retrieval import RETRIEVERS, default_retriever, open_index
 from wellread.token_encoder import ModelTokens, model_encoder
-from wellread.types import Answer, Candidates, Passage, Probe, Question
+from wellread.types import Answer, Candidates, Inputs, Passage, Probe, Question
 
 if TYPE_CHECKING:
     from wellread.retrieval.base import Retriever
@@ -92,16 +92,27 @@ class Pipeline:
 
     # -- retrieve ------------------------------------------------------------------------------------------
 
-    def retrieve(self, texts: Sequence[str], *, top_k: int, where: Mapping[str, Any] | None = None) -> list[Candidates]:
-        """The candidates of every question, sought by its words, or by the system's own vectors in its own index."""
-        vectors = None
+    def retrieve(
+        self,
+        questions: Sequence[str | Question],
+        *,
+        top_k: int,
+        where: Mapping[str, Any] | None = None,
+        inputs: Inputs | None = None,
+    ) -> list[Candidates]:
+        """The candidates of every question, sought by its words, or by the system's own vectors in its own index.
+
+        Passages hidden from a question are left out. inputs: the questions as tensors, where they are at hand.
+        """
+        asked = _as_questions(questions)
+        vectors: Sequence[Any] = [None] * len(asked)
         if self.searches_itself:
             with torch.inference_mode():
-                vectors = self.model.system.seek(to_device(self.model.frame.questions(texts), self.model.device))
-        probes = [
-            Probe(words=text, vectors=None if vectors is None else vectors[index]) for index, text in enumerate(texts)
-        ]
-        return self.retriever.search(probes, top_k=top_k, where=where)
+                vectors = self.model.system.seek(self.model.inputs(asked) if inputs is None else inputs)
+        probes = [Probe(item.text, own, item.picture) for item, own in zip(asked, vectors, strict=True)]
+        more = max((len(item.hidden) for item in asked), default=0)
+        found = self.retriever.search(probes, top_k=top_k + more, where=where)
+        return [each.without(item.hidden).top(top_k) for item, each in zip(asked, found, strict=True)]
 
     def rows(self, found: Sequence[Candidates]) -> tuple[list[list[CandidateRow]], dict[str, Passage]]:
         """Candidates -> what the reader needs of each, and the passages by id; each passage is fetched once."""
@@ -114,6 +125,7 @@ class Pipeline:
         else:
             passages = self.corpus.get(ids)
             tokens, states, keys = self.model.frame.passages(passages), None, None
+        shown = {} if self.memory is not None else self.model.features(passages)
         at = {name: index for index, name in enumerate(ids)}
 
         def row(name: str, score: float, group: int) -> CandidateRow:
@@ -126,6 +138,7 @@ class Pipeline:
                 source=self.model.system.source_of(passages[place]),
                 states=None if states is None else states[place],
                 key=None if keys is None else keys[place],
+                picture=shown.get(place),
             )
 
         rows = [
@@ -156,7 +169,8 @@ class Pipeline:
         """
         self.check_min_confidence(min_confidence)
         _check_list(questions)
-        texts = [item.text if isinstance(item, Question) else item for item in questions]
+        asked = _as_questions(questions)
+        texts = [item.text for item in asked]
         if not texts or not all(text.strip() for text in texts):
             raise ValueError("the question is empty; ask something.")
         if candidates is not None and len(candidates) != len(texts):
@@ -164,29 +178,30 @@ class Pipeline:
         self.check_top_k(top_k)
         watch = Stopwatch()
         with watch("retrieve"):
+            inputs = self.model.inputs(asked)
             found = (
-                self.retrieve(texts, top_k=top_k, where=where)
+                self.retrieve(asked, top_k=top_k, where=where, inputs=inputs)
                 if candidates is None
-                else [each.top(top_k) for each in candidates]
+                else [each.without(item.hidden).top(top_k) for item, each in zip(asked, candidates)]
             )
         answered = [index for index, candidates in enumerate(found) if candidates.ids]
         share = watch.milliseconds["retrieve"] / len(texts)
         answers = [Answer(text="", milliseconds={"retrieve": share, "total": share}) for _ in texts]
         if answered:
-            chosen = self._answer([texts[i] for i in answered], [found[i] for i in answered], num_beams, share, flops)
+            some = take_rows(inputs, torch.tensor([bool(candidates.ids) for candidates in found]))
+            chosen = self._answer(some, [found[index] for index in answered], num_beams, share, flops)
             for index, answer in zip(answered, chosen, strict=True):
                 answers[index] = answer
         return answers if self.confidence is None else [self.confidence.rate(each, min_confidence) for each in answers]
 
     def _answer(
-        self, texts: list[str], found: list[Candidates], num_beams: int, retrieve: float, flops: bool
+        self, inputs: Inputs, found: list[Candidates], num_beams: int, retrieve: float, flops: bool
     ) -> list[Answer]:
         """Answers to questions that all have candidates. retrieve: milliseconds that finding them took each."""
         frame, system, watch = self.model.frame, self.model.system, Stopwatch()
         with watch("fetch"):
             rows, passages = self.rows(found)
             candidates = to_device(batch_candidates(rows, frame.tokenizer.pad), self.model.device)
-            inputs = to_device(frame.questions(texts), self.model.device)
         with torch.inference_mode(), self._precision():
             with count_flops(enabled=flops) as counter:
                 with watch("read"), counter("read"):
@@ -202,9 +217,10 @@ class Pipeline:
             with watch("explain"):
                 shares = system.shares(reading, written, candidates)
         milliseconds = {"retrieve": retrieve}
-        milliseconds |= {name: value / len(texts) for name, value in watch.milliseconds.items()}
+        milliseconds |= {name: value / len(found) for name, value in watch.milliseconds.items()}
         milliseconds["total"] = sum(milliseconds.values())
         said = [frame.text(row) for row in written.tokens.tolist()]
+        gates = reading.extras.get("gate")
         return [
             Answer(
                 text=said[index],
@@ -215,14 +231,15 @@ class Pipeline:
                     scores=found[index].scores if reading.scores is None else reading.scores[index].tolist(),
                     shares=shares[index].tolist(),
                     kept=set(reading.kept[index].tolist()),
+                    gates=None if gates is None else gates[index].tolist(),
                 ),
                 log_likelihood=float(written.scores[index]),
                 num_tokens=int(written.lengths[index]),
                 milliseconds=milliseconds,
-                flops=counter.total // len(texts),
-                flops_by_stage={stage: count // len(texts) for stage, count in counter.stages.items()},
+                flops=counter.total // len(found),
+                flops_by_stage={stage: count // len(found) for stage, count in counter.stages.items()},
             )
-            for index in range(len(texts))
+            for index in range(len(found))
         ]
 
     def _precision(self) -> torch.autocast:
@@ -269,8 +286,7 @@ class Pipeline:
         Returns the report and the answers it is about.
         """
         self.check_top_k(top_k)
-        texts = [question.text for question in questions]
-        found = self.retrieve(texts, top_k=max((top_k, *recall_at))) if candidates is None else candidates
+        found = self.retrieve(questions, top_k=max((top_k, *recall_at))) if candidates is None else candidates
         answers = list(
             self.ask_many(
                 questions,
@@ -318,6 +334,10 @@ class Pipeline:
 def _check_list(questions: object) -> None:
     if isinstance(questions, (str, Question)):  # a text would be asked letter by letter
         raise ValueError("questions is a single question; give a list of questions.")
+
+
+def _as_questions(questions: Sequence[str | Question]) -> list[Question]:
+    return [item if isinstance(item, Question) else Question("", item) for item in questions]
 
 
 def memorize_corpus(
@@ -384,12 +404,14 @@ def open_pipeline(
     system: str | None = None,
     options: Mapping[str, Any] | None = None,
     precision: str = "fp32",
+    pictures: str | Path | None = None,
 ) -> Pipeline:
     """Open what `ask` and `eval` need from folders.
 
     index: a search index; without one, the index inside the memory. system, options: read the same weights as
     another system or with other options. precision: of the reading, "fp32" or "bf16". The confidence beside a
-    model's weights is used where it was fitted on answers of the same system.
+    model's weights is used where it was fitted on answers of the same system. pictures: folder of the pictures of
+    questions and passages, for systems that read them; without one, that of the corpus.
     """
     if memory is None and corpus is None:
         raise ValueError(_NOTHING_TO_READ)
@@ -398,6 +420,10 @@ def open_pipeline(
     loaded = model if isinstance(model, Model) else load_model(model, system=system, options=options)
     store = None if memory is None else Memory.open(memory)
     texts = None if corpus is None else Corpus.open(corpus)
+    if pictures is None and texts is not None and loaded.system.reads_pictures:
+        pictures = texts.pictures
+    if pictures is not None:
+        loaded = loaded.with_pictures(Pictures.open(pictures))
     if index is None:
         index = None if memory is None else Path(memory) / INDEX_FOLDER
         if index is None or not (index / "index.json").is_file():

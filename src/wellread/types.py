@@ -167,7 +167,9 @@ class Candidates:
 class CitedPassage:
     """A passage an answer rests on. score: the system's own (reranker) score where it has one, else the
     retriever's. kept: whether the reader read it to the end. share: the share of the decoder's attention
-    (or copied mass) that fell on it, 0 to 1. span: [start, end) characters of the answer in the text."""
+    (or copied mass) that fell on it, 0 to 1. span: [start, end) characters of the answer in the text. source: of the
+    passage; gate: how far the system trusts that source for this question, None where it does not tell sources apart.
+    picture: of the passage, by id or by file."""
 
     id: str
     title: str
@@ -176,6 +178,9 @@ class CitedPassage:
     kept: bool = True
     share: float = 0.0
     span: tuple[int, int] | None = None
+    source: str = "text"
+    gate: float | None = None
+    picture: str | None = None
 
 
 @dataclass(frozen=True, slots=True)

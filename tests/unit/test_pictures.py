@@ -107,8 +107,8 @@ def test_what_is_no_picture_is_refused(tmp_path):
 
 def test_features_are_those_of_the_net(seen, net):
     picture, mask = seen.features(["blue", None, "red"])
-    assert picture.shape == (3, seen.patches, seen.dim) == (3, 5, 8)
-    assert mask.tolist() == [[True] * 5, [False] * 5, [True] * 5]
+    assert picture.shape == (3, seen.patches, seen.dim) == (3, 4, 8)
+    assert mask.tolist() == [[True] * 4, [False] * 4, [True] * 4]
     assert not picture[1].any()
     wanted = net([open_image(png(colour)) for colour in ("blue", "red")])
     # int8 with a scale per patch: half a step of its largest value.
@@ -158,7 +158,7 @@ def test_features_go_on_where_they_were_stopped(tmp_path, net, monkeypatch):
     assert [file.read_bytes() for file in files[0]] == [file.read_bytes() for file in files[1]]
     filled(tmp_path / "cut", [*COLOURS, "yellow"])
     before = Pictures.open(tmp_path / "cut")
-    assert before.features(["yellow"])[0].shape == (1, 5, 8)  # not stored yet: seen by the net
+    assert before.features(["yellow"])[0].shape == (1, 4, 8)  # not stored yet: seen by the net
     assert build_features(tmp_path / "cut", net, progress=False).resumed_from == 5
 
 

@@ -501,3 +501,21 @@ def test_pipelines_that_cannot_be_opened_are_told(place, tmp_path):
     with pytest.raises(ValueError, match=r"retriever='lexica' is unknown"):
         memorize_corpus(Corpus.open(place.corpus), model, tmp_path / "memory", retriever="lexica")
     assert not (tmp_path / "memory").exists()
+
+
+def test_hidden_passages_are_not_read(place):
+    pipeline = place.pipeline("lumen")
+    open_, closed = Question("a", "river"), Question("b", "river", metadata={"hidden": ["p4"]})
+    with_it, without_it = pipeline.retrieve([open_, closed], top_k=3)
+    assert with_it.ids[0] == "p4"
+    assert "p4" not in without_it.ids
+    assert without_it.ids[:2] == pipeline.retrieve(["river"], top_k=4)[0].ids[1:3]
+    answer = pipeline.ask([closed], top_k=3, candidates=[with_it])[0]
+    assert "p4" not in {passage.id for passage in answer.passages}
+
+
+def test_a_picture_is_nothing_to_a_model_that_reads_none(place):
+    pipeline = place.pipeline("lumen")
+    plain = pipeline.ask(["river"], top_k=2)[0]
+    asked = pipeline.ask([Question("", "river", metadata={"picture": "nowhere.png"})], top_k=2)[0]
+    assert (asked.text, asked.passages) == (plain.text, plain.passages)

@@ -32,13 +32,14 @@ def painted(colour, size=(20, 20)):
 
 
 def test_a_vit_gives_its_last_states_for_every_patch(vit):
-    assert (vit.patches, vit.dim) == (5, 8)  # the class token and 2 x 2 patches
+    assert (vit.patches, vit.dim) == (4, 8)
     seen = vit([painted("red"), painted("blue", (16, 16))])
-    assert seen.shape == (2, 5, 8)
+    assert seen.shape == (2, 4, 8)
     assert not seen.requires_grad
     pixels = torch.tensor([1.0, -1.0, -1.0]).view(1, 3, 1, 1).expand(1, 3, 16, 16)  # red, at mean and deviation 0.5
     # The same operations on the same numbers; only the batch is of another size.
-    torch.testing.assert_close(seen[:1], vit.net(pixel_values=pixels).last_hidden_state, rtol=0, atol=1e-6)
+    states = vit.net(pixel_values=pixels).last_hidden_state[:, 1:]  # the first is the class token
+    torch.testing.assert_close(seen[:1], states, rtol=0, atol=1e-6)
 
 
 def test_the_normalisation_of_the_folder_is_used(tmp_path):
@@ -102,7 +103,7 @@ def test_wrong_names_are_refused(name, said):
 def test_a_net_that_sees_nothing_is_refused(tmp_path):
     shape = {"vocab_size": 10, "hidden_size": 8, "num_hidden_layers": 1, "num_attention_heads": 2}
     transformers.BertModel(transformers.BertConfig(**shape, intermediate_size=8)).save_pretrained(tmp_path)
-    with pytest.raises(ValueError, match="is a bert without an image_size; give a ViT"):
+    with pytest.raises(ValueError, match="is a bert without patches; give a ViT"):
         load_image_encoder(f"vit:{tmp_path}")
 
 

@@ -13,8 +13,10 @@ import click
 
 from wellread.cli.opening import answering_options, opened
 from wellread.cli.output import json_option, say
+from wellread.types import Question
 
 if TYPE_CHECKING:
+    from wellread.pipeline import Pipeline
     from wellread.types import Answer
 
 
@@ -24,10 +26,21 @@ if TYPE_CHECKING:
 @click.option("--where", multiple=True, metavar="KEY=VALUE", help="Only passages with this metadata.")
 @click.option("--questions", "file", default=None, help="A file of questions (one a line, or jsonl); - for stdin.")
 @click.option("--flops/--no-flops", default=True, help="Count FLOPs too, by reading every question twice.")
+@click.option("--image", default=None, metavar="FILE", help="Ask about this picture: a file, or an id in --pictures.")
+@click.option("--sheet", default=None, metavar="FILE", help="Draw picture, answer and entries into this image file.")
 @click.option("--show", default=3, show_default=True, help="Passages shown per answer.")
 @click.option("--min-confidence", default=None, type=float, help="Withhold answers less likely to be right, 0 to 1.")
 @json_option
-def command(question: str | None, file: str | None, show: int, flops: bool, as_json: bool, **choice: Any) -> None:
+def command(
+    question: str | None,
+    file: str | None,
+    image: str | None,
+    sheet: str | None,
+    show: int,
+    flops: bool,
+    as_json: bool,
+    **choice: Any,
+) -> None:
     """Answer a question, a file of questions, or (with neither) questions typed one by one.
 
     \b
@@ -36,43 +49,67 @@ def command(question: str | None, file: str | None, show: int, flops: bool, as_j
       wellread ask --questions questions.txt --model model --memory memory --json
       wellread ask --model model --memory memory
       wellread ask "Which planet is the largest?" --model model --memory memory --min-confidence 0.5
+      wellread ask --image flag.png "What is its capital?" --model reveal --memory memory --pictures pictures
     """
     if question is not None and file is not None:
         raise ValueError("both a question and --questions were given; give one of them.")
     if file not in (None, "-") and not Path(file).is_file():
         raise ValueError(f"questions {file} does not exist; give a file of questions, or - for standard input.")
     from wellread.config import parse_settings
+    from wellread.pictures.sheet import check_sheet, draw_sheet
 
+    if sheet is not None:
+        check_sheet(sheet)
+        if question is None:
+            raise ValueError("--sheet shows one answer; give the question on the command line.")
     pipeline = opened(choice)
+    if image is not None:
+        _check_image(pipeline, image)
     pipeline.check_min_confidence(choice["min_confidence"])
     settings = {"top_k": choice["top_k"], "num_beams": choice["beams"], "min_confidence": choice["min_confidence"]}
     settings["where"] = parse_settings(choice["where"]) or None
-    asked = pipeline.ask_measured if flops else lambda text, **rest: pipeline.ask([text], flops=False, **rest)[0]
-    for text in _questions(question, file):
-        answer = asked(text, **settings)
+    ask = pipeline.ask_measured if flops else lambda item, **rest: pipeline.ask([item], flops=False, **rest)[0]
+    for asked in _questions(question, file):
+        if image is not None and asked.picture is None:
+            asked = Question(asked.id, asked.text, metadata={"picture": image})
+        answer = ask(asked, **settings)
+        text = asked.text
         click.echo(json.dumps(as_mapping(text, answer), ensure_ascii=False) if as_json else as_text(text, answer, show))
+        if sheet is not None:
+            say(f"drawn: {draw_sheet(sheet, asked, answer, pictures=pipeline.model.pictures)}")
 
 
-def _questions(question: str | None, file: str | None) -> Iterator[str]:
+def _check_image(pipeline: Pipeline, image: str) -> None:
+    """ValueError where the model would not look at it, or there is no such picture."""
+    model = pipeline.model
+    if not model.system.reads_pictures:
+        raise ValueError(f"this {model.name} reads no pictures; give a model that does, or leave --image out.")
+    if model.pictures is None:
+        raise ValueError("--image needs the folder of pictures that the model was trained with; give --pictures DIR.")
+    model.pictures.image(image)
+
+
+def _questions(question: str | None, file: str | None) -> Iterator[Question]:
     if question is not None:
-        yield question
+        yield Question("", question)
     elif file is not None:
         with click.open_file(file, encoding="utf8") as lines:
             yield from (_of_line(line, f"{file}:{number}") for number, line in enumerate(lines, 1) if line.strip())
     else:
-        yield from _typed()
+        yield from (Question("", text) for text in _typed())
 
 
-def _of_line(line: str, place: str) -> str:
+def _of_line(line: str, place: str) -> Question:
     if not line.lstrip().startswith("{"):
-        return line.strip()
+        return Question("", line.strip())
     try:
         row = json.loads(line.strip())
     except json.JSONDecodeError as error:
         raise ValueError(f"{place}: is not JSON: {error}; give one JSON object per line, or plain lines.") from error
     if not isinstance(row.get("question"), str):
         raise ValueError(f"{place}: has no 'question'; give plain lines or jsonl with that key.")
-    return row["question"]
+    picture = row.get("picture", row.get("image"))
+    return Question("", row["question"], metadata={"picture": picture} if picture else {})
 
 
 def _typed() -> Iterator[str]:
@@ -118,6 +155,9 @@ def as_mapping(question: str, answer: Answer) -> dict[str, Any]:
                 "title": item.title,
                 "score": item.score,
                 "text": item.text,
+                "source": item.source,
+                "gate": item.gate,
+                "picture": item.picture,
                 "kept": item.kept,
                 "share": item.share,
                 "span": item.span,
@@ -134,9 +174,13 @@ def as_text(question: str, answer: Answer, show: int) -> str:
     """An answer for people: the text with the number of the passage it rests on, the passages, what it cost."""
     number = answer.passages.index(answer.support) + 1 if answer.support else 0
     lines = [f"Q: {question}", f"A: {_said(answer, number)}"]
+    several = len({item.source for item in answer.passages}) > 1
     for place, item in enumerate(answer.passages, start=1):
         if place <= show or place == number:
-            lines.append(f"   [{place}] {item.share:4.0%} score {item.score:.2f}  {item.title or item.id}  ({item.id})")
+            gate = "" if item.gate is None else f" gate {item.gate:.2f}"
+            source = f" {item.source}{gate} " if several or gate else ""
+            told = f"{item.share:4.0%} score {item.score:.2f} {source} {item.title or item.id}  ({item.id})"
+            lines.append(f"   [{place}] {told}")
             lines.append(f"       {_shown(item.text, item.span)}")
     spent = [f"{name} {value:.0f} ms" for name, value in answer.milliseconds.items()]
     spent += [f"{answer.flops / 1e9:.2f} GFLOPs"] if answer.flops else []

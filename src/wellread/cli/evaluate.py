@@ -82,7 +82,7 @@ def command(as_json: bool, keep: str | None, run_out: str | None, **choice: Any)
         say("ndcg@10 and mrr@10 are left out; they need: pip install 'wellread[ranking]'")
     if any(question.task == "caption" for question in questions) and not captions_available():
         say("bleu and cider are left out; they need: pip install 'wellread[captions]'")
-    found = pipeline.retrieve([question.text for question in questions], top_k=max(choice["top_k"], DEPTH))
+    found = pipeline.retrieve(questions, top_k=max(choice["top_k"], DEPTH))
     if run_out is not None:
         write_run(run_out, questions, found, name=pipeline.model.name)
     report, answers = pipeline.evaluate(

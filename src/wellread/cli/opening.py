@@ -28,6 +28,7 @@ _OPTIONS = (
     click.option("--memory", default=None, help="Folder of the memory."),
     click.option("--corpus", default=None, help="Folder of the corpus, for systems that read without a memory."),
     click.option("--index", default=None, help="Folder of the search index; default: the one inside the memory."),
+    click.option("--pictures", default=None, help="Folder of pictures, for systems that read them."),
     click.option("--system", default=None, help="Read the same weights as another system."),
     click.option("--set", "settings", multiple=True, metavar="KEY=VALUE", help="Change an option of the system."),
     click.option("--top-k", default=20, show_default=True, help="Passages retrieved and read."),
@@ -48,7 +49,7 @@ def opened(choice: Mapping[str, Any]) -> Pipeline:
     from wellread.config import parse_settings
     from wellread.pipeline import open_pipeline
 
-    places = {name: choice[name] for name in ("model", "memory", "corpus", "index", "system")}
+    places = {name: choice[name] for name in ("model", "memory", "corpus", "index", "system", "pictures")}
     options = parse_settings(choice["settings"])
     pipeline = open_pipeline(**places, options=options, precision=choice["precision"])
     pipeline.check_top_k(choice["top_k"])

@@ -149,7 +149,7 @@ class ColouredLite0:
 
 
 class HubEncoder:
-    """A vision transformer of the hub: the last hidden states of all its patches, its class token among them."""
+    """A vision transformer of the hub: the last hidden states of its patches, row by row, without class tokens."""
 
     of_a_folder = True
 
@@ -158,19 +158,16 @@ class HubEncoder:
             raise ValueError(
                 f"image encoder vit:{folder} needs transformers; install it with: pip install transformers."
             )
-        from transformers import AutoModel
-
         path = Path(folder)
         if not (path / "config.json").is_file():
             raise ValueError(f"image encoder vit:{folder}: there is no config.json; give a folder of the hub's layout.")
-        net = AutoModel.from_pretrained(path, local_files_only=True)
-        size = getattr(net.config, "image_size", None)
-        if not isinstance(size, int):
-            raise ValueError(
-                f"image encoder vit:{folder} is a {net.config.model_type} without an image_size; give a ViT."
-            )
+        net = _quietly_loaded(path)
+        size, patch = (getattr(net.config, name, None) for name in ("image_size", "patch_size"))
+        if not isinstance(size, int) or not isinstance(patch, int):
+            raise ValueError(f"image encoder vit:{folder} is a {net.config.model_type} without patches; give a ViT.")
         self.net: nn.Module = net.float().eval().requires_grad_(False)
         self.size = size
+        self._places = (size // patch) ** 2  # class and register tokens come before them
         self._mean, self._deviation = _normalisation(path)
         self.name = f"vit:{folder}"
         # A pooler plays no part, and starts at random where the folder holds none.
@@ -185,7 +182,23 @@ class HubEncoder:
     def __call__(self, pictures: Sequence[Image]) -> Tensor:
         mean, deviation = (torch.tensor(values).view(3, 1, 1) for values in (self._mean, self._deviation))
         pixels = (_pixels(pictures, self.size) / 255 - mean) / deviation
-        return self.net(pixel_values=pixels).last_hidden_state.float()
+        return self.net(pixel_values=pixels).last_hidden_state[:, -self._places :].float()
+
+
+def _quietly_loaded(path: Path) -> nn.Module:
+    """The net in a folder. A head that it lacks (a pooler, mostly) is not used, so nothing needs to be said of it."""
+    from transformers import AutoModel
+    from transformers.utils import logging
+
+    before, bars = logging.get_verbosity(), logging.is_progress_bar_enabled()
+    logging.set_verbosity_error()
+    logging.disable_progress_bar()
+    try:
+        return AutoModel.from_pretrained(path, local_files_only=True)
+    finally:
+        logging.set_verbosity(before)
+        if bars:
+            logging.enable_progress_bar()
 
 
 def _blank() -> list[Image]:

@@ -3,6 +3,7 @@
 store     bytes by id in a folder that can grow, memory-mapped
 features  the image encoder's features of every picture of a folder, resumable
 looks     features -> one vector per picture, to compare pictures by
+sheet     question, answer and entries as one image file
 folder    Pictures: features of pictures by id or file, stored ones where there are any
 """
 

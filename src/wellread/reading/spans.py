@@ -20,10 +20,11 @@ def cite(
     scores: Sequence[float],
     shares: Sequence[float],
     kept: Collection[int],
+    gates: Sequence[float] | None = None,
 ) -> tuple[CitedPassage, ...]:
     """The candidates of one question, those the answer rests on most first.
 
-    ids: the candidates; scores, shares: one for each, in their order. passages: by id. kept: places in `ids` of
+    ids: the candidates; scores, shares, gates: one for each, in their order. passages: by id. kept: places in `ids` of
     those that were read to the end.
     """
     cited = [
@@ -35,6 +36,9 @@ def cite(
             kept=place in kept,
             share=float(shares[place]),
             span=find_span(answer, passages[name].text),
+            source=passages[name].source,
+            gate=None if gates is None else float(gates[place]),
+            picture=passages[name].picture,
         )
         for place, name in enumerate(ids)
     ]
