@@ -150,6 +150,8 @@ class Model:
         wanted = self.system.stores
         if wanted == {"tokens"}:
             return [Encoded(tokens=row) for row in tokens]
+        for passage in passages:  # one of an unknown source is told now, and not when it is found
+            self.system.source_of(passage)
         padded, mask = pad_rows(rows, self.frame.tokenizer.pad)
         kind, dtype = self.device.type, precision_dtype(precision)
         with torch.inference_mode(), torch.autocast(kind, dtype=dtype, enabled=dtype is not None):

@@ -118,6 +118,11 @@ class ModelVectors(ModelTokens):
         told = " ".join([parts.encoder, parts.tokenizer, parts.template, parts.cut])
         return hashlib.sha256(told.encode()).hexdigest()[:16]
 
+    @property
+    def sources(self) -> Sequence[str]:
+        """The sources a question has a probe of its own for, in the order of the probes."""
+        return self.model.system.sources
+
     def passages(self, passages: Sequence[Passage]) -> list[np.ndarray]:
         """The key of every passage, [key dim] float32 each."""
         rows: dict[str, np.ndarray] = {}

@@ -138,6 +138,23 @@ def test_without_attentive_fusion_answers_teach_it_nothing(tiny, family):
     assert sum(size for name, size in found.items() if name.startswith("nets.compress.")) > 0
 
 
+@torch.no_grad()
+def test_without_fusion_it_answers_alone(tiny, family):
+    system, (inputs, found) = made(tiny, family, fusion="none"), seen(tiny)
+    nothing = replace(found, exists=torch.zeros_like(found.exists))
+    alone = made(tiny, family).log_likelihood(inputs, nothing, *tiny.target())
+    torch.testing.assert_close(system.log_likelihood(inputs, found, *tiny.target()), alone, **CLOSE)
+    assert (system.read(inputs, found).passage == -1).all()
+
+
+@torch.no_grad()
+def test_without_the_gate_all_sources_are_alike(tiny):
+    system, (inputs, found) = made(tiny, gated=False), seen(tiny)
+    query = torch.stack(system.seek(inputs))
+    assert torch.equal(query[:, 0], query[:, 1])
+    assert (system.read(inputs, found).extras["gate"] == 1).all()
+
+
 @pytest.mark.parametrize("compress", ["perceiver", "first"])
 @torch.no_grad()
 def test_memory_with_pictures_read_back_is_memory_computed(tiny, family, compress):

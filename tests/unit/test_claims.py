@@ -61,7 +61,7 @@ def test_rules_and_figures_speak_of_what_is_there(claim):
     for rule in claim.rules:
         assert rule.names <= set(claim.variants)
     assert claim.figures.says
-    assert claim.paper in ("lumen", "glimmer", "reatt", "realm", "retro")
+    assert claim.paper in ("lumen", "glimmer", "reatt", "realm", "retro", "reveal")
     assert claim.id.startswith(claim.paper)
     assert all(variant.x != other.x for variant, other in pairs(claim)), "two points of a line in one place"
 
@@ -101,7 +101,7 @@ def test_claims_share_runs():
         (["glimmer", "tab1", "lumen", "fig9"], ["lumen-attention", "glimmer-reranker"]),
         (["lumen-attention", "glimmer", "tab2"], ["lumen-attention", "glimmer-trained-memory"]),
         (["all"], list(CLAIMS)),
-        (["lumen", "glimmer", "reatt", "realm", "retro"], list(CLAIMS)),
+        (["lumen", "glimmer", "reatt", "realm", "retro", "reveal"], list(CLAIMS)),
     ],
 )
 def test_claims_are_found(names, found):

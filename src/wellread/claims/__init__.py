@@ -11,11 +11,14 @@ from wellread.claims.lumen import LUMEN
 from wellread.claims.realm import REALM
 from wellread.claims.reatt import REATT
 from wellread.claims.retro import RETRO
+from wellread.claims.reveal import REVEAL
 from wellread.claims.text_claim import TextClaim
 
 __all__ = ["CLAIMS", "find_claims"]
 
-CLAIMS: dict[str, Claim | TextClaim] = {claim.id: claim for claim in (*LUMEN, *GLIMMER, *REATT, *REALM, *RETRO)}
+CLAIMS: dict[str, Claim | TextClaim] = {
+    claim.id: claim for claim in (*LUMEN, *GLIMMER, *REATT, *REALM, *RETRO, *REVEAL)
+}
 """id -> claim, in the order of the papers."""
 
 ALL = "all"

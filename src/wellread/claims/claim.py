@@ -28,7 +28,7 @@ class Run:
     the budget's steps, 0 for a system that is not trained at all. iterations: of finding the candidates, the first
     with the world's index, in the others half of them with the system's own; in a world where systems search live, of
     the index. freeze: weights that stay as they are, by the beginnings of their names. delayed: losses that count only
-    after a share `warmup` of the steps. batch: questions a step, as a share of the budget's.
+    after a share `warmup` of the steps. batch, rate: questions a step and learning rate, as a share of the budget's.
     """
 
     system: str
@@ -45,6 +45,7 @@ class Run:
     warmup: float = 0.1
     batch: float = 1.0
     freeze: tuple[str, ...] = ()
+    rate: float = 1.0
 
 
 @dataclass(frozen=True)
@@ -54,8 +55,8 @@ class Ask:
     gold: put the right passage in the last place where retrieval did not find it. options: of the system, other
     than it was trained with. questions: the dev questions, a name in `plan.DEV`. search: what finds the candidates:
     "" the world's index, "own" the system's own search, "nothing" for a system that reads nothing, else a name in the
-    table of retrievers. measure: "em",
-    "recall@K" (whether a right passage is among the first K found) or "ndcg@10".
+    table of retrievers; sources: only in these, where given. measure: "em", "recall@K" (whether a right passage is
+    among the first K found) or "ndcg@10".
     """
 
     top_k: int | None = None
@@ -64,6 +65,7 @@ class Ask:
     questions: str = "squad"
     search: str = ""
     measure: str = "em"
+    sources: tuple[str, ...] = ()
 
     @property
     def depth(self) -> int:

@@ -84,13 +84,13 @@ def ask_all(
     for start in range(0, len(places), BATCH):
         some = places[start : start + BATCH]
         batch = _batch(model, [candidates[index] for index in some], corpus, memory, precision)
-        said, read = _answers(model, [questions[index].text for index in some], batch, precision)
+        said, read = _answers(model, [questions[index] for index in some], batch, precision)
         for row, index in enumerate(some):
             em[index] = exact_match(said[row], questions[index].answers)
             if questions[index].positive:
                 kept[index] = float(not read[row].isdisjoint(questions[index].positive))
     counted = [
-        _flops(model, questions[index].text, _batch(model, [candidates[index]], corpus, memory, precision), precision)
+        _flops(model, questions[index], _batch(model, [candidates[index]], corpus, memory, precision), precision)
         for index in places[:COUNTED]
     ]
     return Asked(em, kept, sum(counted) / max(len(counted), 1))
@@ -102,28 +102,35 @@ def _batch(
     ids = list(dict.fromkeys(name for candidates in found for name in candidates.ids))
     if memory is not None:
         stored = memory.fetch(ids)
-        tokens, states, keys = stored.tokens, stored.states, stored.keys
+        passages, tokens, states, keys = stored.passages, stored.tokens, stored.states, stored.keys
     else:
-        encoded = model.encode(corpus.get(ids), precision=precision)
+        passages = corpus.get(ids)
+        encoded = model.encode(passages, precision=precision)
         tokens, states, keys = ([getattr(row, part) for row in encoded] for part in ("tokens", "states", "keys"))
     nothing = [None] * len(ids)
     states, keys = nothing if states is None else states, nothing if keys is None else keys
-    at = {name: place for place, name in enumerate(ids)}
+    known = {
+        passage.id: {
+            "id": passage.id,
+            "source": model.system.source_of(passage),
+            "tokens": own,
+            "states": of,
+            "key": key,
+        }
+        for passage, own, of, key in zip(passages, tokens, states, keys, strict=True)
+    }
     rows = [
-        [
-            CandidateRow(id=name, tokens=tokens[at[name]], score=score, states=states[at[name]], key=keys[at[name]])
-            for name, score in zip(candidates.ids, candidates.scores)
-        ]
+        [CandidateRow(score=score, **known[name]) for name, score in zip(candidates.ids, candidates.scores)]
         for candidates in found
     ]
     return to_device(batch_candidates(rows, model.frame.tokenizer.pad), model.device)
 
 
 def _answers(
-    model: Model, texts: Sequence[str], candidates: CandidateBatch, precision: str
+    model: Model, questions: Sequence[Question], candidates: CandidateBatch, precision: str
 ) -> tuple[list[str], list[set[str]]]:
     """What is said, and the ids of the passages that were read to the end."""
-    inputs = to_device(model.frame.questions(texts), model.device)
+    inputs = model.inputs(questions)
     dtype = precision_dtype(precision)
     with torch.inference_mode(), torch.autocast(model.device.type, dtype=dtype, enabled=dtype is not None):
         reading = model.system.read(inputs, candidates)
@@ -137,7 +144,7 @@ def _answers(
     return said, read
 
 
-def _flops(model: Model, text: str, candidates: CandidateBatch, precision: str) -> int:
+def _flops(model: Model, question: Question, candidates: CandidateBatch, precision: str) -> int:
     with count_flops() as counter:
-        _answers(model, [text], candidates, precision)
+        _answers(model, [question], candidates, precision)
     return counter.total

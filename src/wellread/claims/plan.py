@@ -39,6 +39,7 @@ WORLDS: dict[str, dict[str, Any]] = {
     "wide": {"corpus": "runs/mini/corpus", "index": "runs/mini/index", "drop_unanswerable": True},
     "scifact": {"corpus": "runs/beir/scifact/corpus", "index": "runs/beir/scifact/index"},
     "realm": {"corpus": "runs/realm/corpus", "index": None, "live": {"background": False}},
+    "pictures": {"corpus": "runs/reveal/small", "index": None, "pictures": "runs/reveal/pictures", "refresh": [0]},
 }
 """Which passages are searched: what the template's [data] is changed by; None leaves a key out."""
 MEMORIES = {"scifact": Path("runs/beir/scifact/memory"), "realm": Path("runs/realm/cold-memory")}
@@ -50,6 +51,7 @@ DEV: dict[str, tuple[str | None, str]] = {
     "scifact": ("$WELLREAD_DATA/retrieval/scifact", "scifact"),
     "spans": ("runs/realm/heldout.jsonl", "realm"),
     "open": ("runs/realm/open_dev.jsonl", "realm"),
+    "vqa": ("$WELLREAD_DATA/images/vqa_dev.jsonl.gz", "pictures"),
 }
 """Dev questions -> their file or BEIR folder, None for the template's, and their world."""
 SPLITS = {"scifact": "test"}
@@ -60,7 +62,7 @@ EMBEDDINGS = ("embed_tokens.", "placing.")
 OWNERS = ("reader.encoder.", "question_encoder.", "question_tower.encoder.", "passage_tower.encoder.")
 # What may differ between two runs with the same outcome.
 FREE = ("save_every", "log_every", "activation_checkpointing", "device")
-PLACES = ("corpus", "index", "memory")
+PLACES = ("corpus", "index", "memory", "pictures")
 # What a step costs is guessed from these sizes (squad's) and this speed: bf16 on one core of an AMD EPYC with AVX-512.
 QUESTION_TOKENS, PASSAGE_TOKENS, TARGET_TOKENS = 15, 157, 6
 FLOPS_PER_SECOND = 100e9
@@ -160,6 +162,7 @@ class Planner:
         data = [self.template["data"] | WORLDS[world] for world in sorted(worlds)]
         places = [Path(table[key], f"{key}.json") for table in data for key in ("corpus", "index") if table[key]]
         starts = [STARTS[run.start].path for run in runs if isinstance(run.start, str)]
+        places += [Path(table["pictures"]) for table in data if "pictures" in table]
         places += [path / "system.json" for path in dict.fromkeys(starts) if path is not None]
         tasks = {name for run in runs for name in run.tasks}
         texts = [self.template["tasks"][name]["questions"] for name in sorted(tasks)]
@@ -240,6 +243,8 @@ class Planner:
         # Only where they are not as always: keys of runs that have none of this stay what they were.
         if run.batch != 1:
             template["training"]["batch_size"] = batch
+        if run.rate != 1:
+            template["training"]["learning_rate"] *= run.rate
         if run.delayed:
             template["training"]["losses_from"] = dict.fromkeys(run.delayed, round(steps * run.warmup))
         if run.iterations > 1 and live is not None:
@@ -329,6 +334,7 @@ class Planner:
                 "precision": recipe.training.precision,
                 "ask": {"top_k": top_k, "gold": ask.gold, "options": dict(ask.options)},
                 **({"search": ask.search, "depth": ask.depth, "measure": ask.measure} if ask.depth else {}),
+                **({"sources": list(ask.sources)} if ask.sources else {}),
             }
         )
 

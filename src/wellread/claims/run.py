@@ -31,6 +31,7 @@ from wellread.evaluation.ranking import values_of
 from wellread.evaluation.report import hardware
 from wellread.memory.store import Memory
 from wellread.model import Model, as_system, load_model, save_model
+from wellread.pictures import Pictures
 from wellread.training.candidates import open_finder
 from wellread.training.checkpoint import FILE as CHECKPOINT
 from wellread.training.checkpoint import replace_folder
@@ -168,11 +169,13 @@ def _ask(planner: Planner, planned: Planned, ask: Ask, top_k: int) -> dict[str, 
     data, corpus = recipe.data, Corpus.open(recipe.data.corpus)
     questions = dev_questions(dev, answered=ask.measure == "em")
     model = load_model(planned.last, options=dict(ask.options))
+    if data.pictures is not None:
+        model = model.with_pictures(Pictures.open(data.pictures))
     memory = _memory(planner, model, DEV[ask.questions][1])
     row = {"top_k": top_k, "gold": ask.gold, "options": dict(ask.options), "questions": len(questions)}
     if ask.search:
         places = SearchPlaces(corpus, planned.folder / "search", planner.settings.work, memory)
-        candidates = search_all(model, questions, places, search=ask.search, top_k=ask.depth)
+        candidates = search_all(model, questions, places, search=ask.search, top_k=ask.depth, sources=ask.sources)
     else:
         finder = open_finder(index=data.index, candidates=None, cache=planner.settings.work, progress=False)
         candidates = with_gold(questions, finder, corpus, top_k=max(top_k, ask.depth), gold=ask.gold and not ask.depth)

@@ -13,7 +13,7 @@ from filelock import FileLock
 from wellread.corpus.store import Corpus
 from wellread.memory.store import Memory
 from wellread.model import Model
-from wellread.reading.batching import to_device
+from wellread.pictures import Pictures
 from wellread.retrieval import RETRIEVERS, open_index
 from wellread.retrieval.base import Retriever
 from wellread.token_encoder import model_encoder
@@ -23,7 +23,9 @@ __all__ = ["OWN", "SearchPlaces", "rank_of_right", "search_all"]
 
 OWN, NOTHING = "own", "nothing"
 BATCH = 256
+LOOKS = frozenset({"visual"})  # searches that go by pictures
 # Exact, so that what is measured is the system and not the search; what has no such option is exact anyway.
+
 EXACT = {"reatt": {"codec": "float32", "search": "exhaustive"}}
 
 
@@ -39,24 +41,30 @@ class SearchPlaces:
 
 
 def search_all(
-    model: Model, questions: Sequence[Question], places: SearchPlaces, *, search: str, top_k: int
+    model: Model,
+    questions: Sequence[Question],
+    places: SearchPlaces,
+    *,
+    search: str,
+    top_k: int,
+    sources: Sequence[str] = (),
 ) -> list[Candidates]:
     """The best `top_k` passages of every question but those hidden from it, by the system's own search ("own") or by a
-    retriever's name; for "nothing", any passage."""
+    retriever's name; for "nothing", any passage. sources: only of these, where there are any."""
     if search == NOTHING:
         return [Candidates(places.corpus.ids()[:1], (0.0,)) for _ in questions]
-    index = _own(model, places) if search == OWN else _shared(search, places)
+    index = _own(model, places) if search == OWN else _shared(search, places, model.pictures)
     found: list[Candidates] = []
     for start in range(0, len(questions), BATCH):
-        texts = [question.text for question in questions[start : start + BATCH]]
-        vectors = [None] * len(texts)
+        some = questions[start : start + BATCH]
+        vectors = [None] * len(some)
         if search == OWN:
             with torch.inference_mode():
-                vectors = model.system.seek(to_device(model.frame.questions(texts), model.device))
-        probes = [Probe(words=text, vectors=own) for text, own in zip(texts, vectors, strict=True)]
-        some = questions[start : start + BATCH]
+                vectors = model.system.seek(model.inputs(some))
+        pairs = zip(some, vectors, strict=True)
+        probes = [Probe(words=question.text, vectors=own, picture=question.picture) for question, own in pairs]
         more = max(len(question.hidden) for question in some)
-        rows = index.search(probes, top_k=top_k + more)
+        rows = index.search(probes, top_k=top_k + more, where={"source": list(sources)} if sources else None)
         found += [row.without(question.hidden).top(top_k) for question, row in zip(some, rows, strict=True)]
     if search == OWN:
         shutil.rmtree(places.own)  # as large as the passages' keys, and made again in a minute
@@ -76,9 +84,10 @@ def _own(model: Model, places: SearchPlaces) -> Retriever:
     return RETRIEVERS[retriever].build(places.corpus, places.own, encoder=encoder, **EXACT.get(retriever, {}))
 
 
-def _shared(search: str, places: SearchPlaces) -> Retriever:
+def _shared(search: str, places: SearchPlaces, pictures: Pictures | None) -> Retriever:
     folder = places.shared / f"{search}-{places.corpus.fingerprint}"
+    options = {} if pictures is None or search not in LOOKS else {"pictures": str(pictures.path)}
     with FileLock(folder.with_name(f".{folder.name}.lock")):
         if not (folder / "index.json").is_file():
-            RETRIEVERS[search].build(places.corpus, folder)
+            RETRIEVERS[search].build(places.corpus, folder, **options)
     return open_index(folder)

@@ -27,6 +27,7 @@ RETRIEVERS = Registry(
         "visual": "wellread.retrieval.visual:VisualRetriever",
         "reatt": "wellread.retrieval.tokens:TokenRetriever",
         "vectors": "wellread.retrieval.vectors:VectorRetriever",
+        "reveal": "wellread.retrieval.gated:GatedRetriever",
         "hybrid": "wellread.retrieval.hybrid:HybridRetriever",
         "given": "wellread.retrieval.given:GivenRetriever",
     },

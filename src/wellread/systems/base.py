@@ -141,6 +141,11 @@ class System(nn.Module, ABC):
         no pictures, and where it was trained with those of another."""
         raise ValueError(f"{type(self).__name__} reads no pictures; use a system that does, such as reveal.")
 
+    @property
+    def sources(self) -> Sequence[str]:
+        """The sources that `seek` gives a probe each for; none where one probe serves all."""
+        return ()
+
     def source_of(self, passage: Passage) -> int:
         """The number of the source a passage comes from, for systems that tell sources apart."""
         return 0

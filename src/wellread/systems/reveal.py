@@ -136,9 +136,13 @@ class Reveal(FusionSystem):
             )
         self.config = replace(self.config, picture_encoder=image_encoder)
 
+    @property
+    def sources(self) -> Sequence[str]:
+        return self.config.sources
+
     def source_of(self, passage: Passage) -> int:
         """ValueError for a source the gate does not know."""
-        known = self.config.sources
+        known = self.sources
         if passage.source not in known:
             raise ValueError(
                 f"passage {passage.id!r} has source {passage.source!r}, the model's gate knows {', '.join(known)}; "
@@ -153,6 +157,7 @@ class Reveal(FusionSystem):
         """Gated queries [batch, sources, key_dim], and the gates [batch, sources], which sum to 1."""
         query = self.nets.query(question)
         gates = self.gate(query.to(self.gate.weight.dtype)).float().softmax(-1)
+        gates = gates if self.config.gated else torch.ones_like(gates)
         return gates[..., None] * query[:, None], gates
 
     def _sources(self, candidates: CandidateBatch) -> Tensor:
@@ -216,6 +221,7 @@ class Reveal(FusionSystem):
         exists, every, best = candidates.exists, all_columns(candidates.exists), entries.best
         scores = self._scores(probes, entries.keys, candidates)
         chance = log_softmax_over(scores, exists).exp().masked_fill(~exists, 0.0)
+        exists = torch.zeros_like(exists) if self.config.fusion == "none" else exists
         weights = chance if self.config.fusion == "attentive" else exists.to(chance.dtype)
         rows = torch.arange(len(best), device=best.device)[:, None]
         read = candidates.mask[rows, best] & exists[rows, best][..., None]

@@ -20,12 +20,13 @@ class RevealConfig:
     lower_layers: of the encoder's layers, those that are b; the others are F. head_layers: of the query and of the key
     head, begun as copies of the first of F. key_dim: of queries and keys. num_latents, compress: value tokens per
     entry, made by a Perceiver of perceiver_layers or the first of b(z) (appendix B, table 1). sources: of entries, by
-    name; what is asked of several is weighed by the gate. temperature: divides the gated relevance. fusion: attentive,
-    or plain: without p(z | x) (appendix F). reencoded: entries whose text is read too, and, in training, which are
-    made anew. train_encoder: b's text layers. picture_dim: width of a patch's features, 0 to read text alone;
-    picture_colours: how many of them, the last ones, are plain colours. patches: of a picture; patch_width: to the
-    width of so many they are averaged. *_weight: of the losses; generation_weight 0 reads nothing (warm start).
-    picture_encoder: the fingerprint of what made the features, filled in by training.
+    name; gated: weigh them by the question, not all alike. temperature: divides the gated relevance. fusion:
+    attentive; plain: without p(z | x) (appendix F); or none: the question and its picture alone. reencoded: entries
+    whose text is read too, and, in training, which are made anew. train_encoder: b's text layers. picture_dim: width
+    of a patch's features, 0 to read text alone; picture_colours: how many of them, the last ones, are plain colours.
+    patches: of a picture; patch_width: to the width of so many they are averaged. *_weight: of the losses;
+    generation_weight 0 reads nothing (warm start). picture_encoder: the fingerprint of what made the features, filled
+    in by training.
     """
 
     lower_layers: int | None = None
@@ -35,8 +36,9 @@ class RevealConfig:
     compress: Literal["perceiver", "first"] = "perceiver"
     perceiver_layers: int = 1
     sources: tuple[str, ...] = ("text",)
+    gated: bool = True
     temperature: float = 0.05
-    fusion: Literal["attentive", "plain"] = "attentive"
+    fusion: Literal["attentive", "plain", "none"] = "attentive"
     reencoded: int = 2
     train_encoder: bool = False
     picture_dim: int = 0
