@@ -9,7 +9,7 @@ import pytest
 
 from wellread.corpus import read_questions
 from wellread.evaluation.report import evaluate_answers
-from wellread.evaluation.tasks import MEASURES, by_type, task_measures
+from wellread.evaluation.tasks import MEASURES, by_type, commonest_answers, task_measures
 from wellread.evaluation.vision import cider, corpus_bleu, vqa_accuracy, vqa_normalise
 from wellread.types import Answer, Question
 
@@ -131,3 +131,20 @@ def test_repeated_answers_about_a_picture_are_votes(tmp_path):
     seen, plain = read_questions(tmp_path / "q.jsonl")
     assert (seen.answers, seen.metadata["votes"]) == (("red", "blue"), {"red": 2, "blue": 1})
     assert "votes" not in plain.metadata
+
+
+def test_the_commonest_answer_of_each_type():
+    rows = [("k", ("a", "b")), ("k", ("b",)), ("k", ("c",)), ("l", ("d",)), (None, ("e",))]
+    known = [
+        Question(str(row), "x", right, metadata={"type": kind} if kind else {})
+        for row, (kind, right) in enumerate(rows)
+    ]
+    assert commonest_answers(known) == {"k": "b", "l": "d", "": "e"}
+
+
+def test_always_the_commonest_answer_is_worth_little(shared_data):
+    """9.3 is what the data's own description says."""
+    said = commonest_answers(read_questions(shared_data / "images/vqa_train.jsonl.gz"))
+    asked = read_questions(shared_data / "images/vqa_dev.jsonl.gz")
+    worth = [vqa_accuracy(said[item.metadata["type"]], item.answers) for item in asked]
+    assert 100 * np.mean(worth) == pytest.approx(9.3, abs=0.1)

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections import Counter
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -13,7 +14,7 @@ from wellread.evaluation.metrics import mean
 from wellread.evaluation.vision import CaptionScores, captions_available, cider, corpus_bleu, vqa_accuracy
 from wellread.types import Question
 
-__all__ = ["MEASURES", "Measured", "TaskMeasure", "by_type", "task_measures"]
+__all__ = ["MEASURES", "Measured", "TaskMeasure", "by_type", "commonest_answers", "task_measures"]
 
 PER_TYPE = ("em", "f1", "vqa_accuracy", "recall@1", "recall@5")
 """What is told of each type of question, of the measures there are."""
@@ -80,6 +81,17 @@ def task_measures(questions: Sequence[Question], said: Sequence[str]) -> dict[st
             low, high = np.quantile(scored.samples, (0.025, 0.975))
             found[name] = Measured(values, scored.score, (float(low), float(high)))
     return found
+
+
+def commonest_answers(questions: Iterable[Question]) -> dict[str, str]:
+    """Type -> the answer that most questions of the type accept, the first met of those that are equally common.
+
+    Always said, it shows what a type is worth without looking.
+    """
+    counts: dict[str, Counter[str]] = {}
+    for question in questions:
+        counts.setdefault(str(question.metadata.get("type", "")), Counter()).update(question.answers)
+    return {kind: found.most_common(1)[0][0] for kind, found in counts.items() if found}
 
 
 def by_type(questions: Sequence[Question], values: Mapping[str, np.ndarray]) -> dict[str, dict[str, float]]:
