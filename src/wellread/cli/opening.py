@@ -52,5 +52,10 @@ def opened(choice: Mapping[str, Any]) -> Pipeline:
     places = {name: choice[name] for name in ("model", "memory", "corpus", "index", "system", "pictures")}
     options = parse_settings(choice["settings"])
     pipeline = open_pipeline(**places, options=options, precision=choice["precision"])
+    if pipeline.model.system.continues:
+        raise ValueError(
+            f"{pipeline.model.name} continues texts and answers no questions; use wellread continue, or wellread eval "
+            "with --texts."
+        )
     pipeline.check_top_k(choice["top_k"])
     return pipeline

@@ -41,6 +41,13 @@ TOPICS: dict[str, list[Row]] = {
             r"\w+ is no language model that continues texts; see `wellread systems`\.",
         ),
         Row(
+            "ask-language-model",
+            "a question for a model that continues texts",
+            "ask 'Which planet?' --model speaker --corpus corpus --index index",
+            r"retro continues texts and answers no questions; use wellread continue, or wellread eval with --texts\.",
+            language_model,
+        ),
+        Row(
             "continue-nothing",
             "an empty text to continue",
             "continue ' ' --model speaker",
