@@ -16,10 +16,12 @@ from wellread.corpus.store import Corpus
 from wellread.model import build_model, load_model, save_model
 from wellread.nn.masked_lm import masked_reader_from
 from wellread.reading.frame import FrameConfig
+from wellread.retrieval import open_index
 from wellread.training import live
+from wellread.training.config import DataConfig, LiveConfig
 from wellread.training.recipes import parse_recipe
 from wellread.training.run import run_recipe
-from wellread.types import Passage
+from wellread.types import Passage, Probe
 
 RIVERS = ("Vltava", "Danube", "Seine", "Thames", "Tiber", "Ebro", "Rhine", "Oder")
 CITIES = ("Prague", "Vienna", "Paris", "London", "Rome", "Zaragoza", "Cologne", "Wroclaw")
@@ -213,6 +215,61 @@ def test_a_memory_of_other_passages_is_no_first_index(home, tmp_path):
     main(["memorize", str(tmp_path / "few"), "--model", str(home / "model"), "--out", str(tmp_path / "memory")])
     with pytest.raises(ValueError, match=r"data.live.memory='.*memory' lacks passage 'p4' of the corpus"):
         run_recipe(recipe(home, steps=2, memory=str(tmp_path / "memory")), tmp_path / "run", progress=False)
+
+
+def test_an_index_of_the_models_vectors(home, tmp_path, capsys):
+    """Built by `index`, from a memory or without; asked by words or vectors; kept up to date; refused to others."""
+    model, memory, index = home / "model", tmp_path / "memory", tmp_path / "index"
+    main(["memorize", str(home / "corpus"), "--model", str(model), "--out", str(memory)])
+    main(["index", str(home / "corpus"), "--model", str(model), "--out", str(index)])
+    text = "Which city is on the Vltava?"
+    loaded = load_model(model)
+    with torch.no_grad():
+        vectors = loaded.system.seek(loaded.frame.questions([text]))[0]
+    asked = [
+        place.search([probe], top_k=8)[0]
+        for place in (open_index(index), open_index(memory / "index"))
+        for probe in (Probe(words=text), Probe(vectors=vectors))
+    ]
+    by_id = [dict(zip(found.ids, found.scores)) for found in asked]
+    for found in by_id[1:]:
+        assert found == pytest.approx(by_id[0], abs=1e-5)  # float32 in batches of other sizes
+    Corpus.write([Passage("n1", "The Loire is a river. It flows through Nantes.", "Loire")], tmp_path / "new")
+    main(["memory", "add", str(memory), str(tmp_path / "new"), "--model", str(model)])
+    assert "n1" in open_index(memory / "index").search([Probe(vectors=vectors)], top_k=9)[0].ids
+    main(["memory", "delete", str(memory), "p0"])
+    assert "p0" not in open_index(memory / "index").search([Probe(vectors=vectors)], top_k=9)[0].ids
+    other = load_model(model)
+    with torch.no_grad():
+        other.system.question_tower.projection.weight.add_(0.1)
+    save_model(tmp_path / "asks", other)  # asks in another way, of the same keys
+    main(["ask", text, "--model", str(tmp_path / "asks"), "--memory", str(memory), "--json"])
+    with torch.no_grad():
+        other.system.passage_tower.projection.weight.add_(0.1)
+    save_model(tmp_path / "other", other)
+    corpus = ["--corpus", str(home / "corpus"), "--index", str(index)]
+    capsys.readouterr()
+    with pytest.raises(SystemExit):
+        main(["ask", text, "--model", str(tmp_path / "other"), *corpus])
+    assert "the search index was built with other weights or options than this realm" in capsys.readouterr().err
+
+
+def test_live_search_needs_keys(home, tmp_path):
+    table = recipe(home, steps=1).resolved()
+    table = {name: value for name, value in table.items() if name in ("training", "data", "tasks")}
+    table["data"].pop("index"), table["data"].pop("candidates")
+    table["init"], table["system"] = {"from": "wellread-mini"}, {"name": "lumen"}
+    with pytest.raises(ValueError, match=r"\[data.live\] searches one key per passage, which lumen does not make"):
+        run_recipe(parse_recipe(table), tmp_path, progress=False)
+
+
+def test_what_does_not_go_with_live_search(home):
+    with pytest.raises(ValueError, match=r"data.live: what is found changes from step to step; leave out data.refresh"):
+        DataConfig(home, live=LiveConfig(), refresh=(2,))
+    with pytest.raises(ValueError, match=r"or the table \[data.live\]"):
+        DataConfig(home, index=home, live=LiveConfig())
+    with pytest.raises(ValueError, match=r"data.live.every=-1; it must be at least 0"):
+        LiveConfig(every=-1)
 
 
 def test_the_whole_way_on_the_command_line(home, tmp_path, capsys):

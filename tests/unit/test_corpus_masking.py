@@ -198,3 +198,62 @@ def test_a_failure_leaves_the_old_file(tmp_path):
     with pytest.raises(ValueError, match="nothing more"):
         write_questions(tmp_path / "e.jsonl", fails(), overwrite=True)
     assert [(file.name, file.read_text(encoding="utf8")) for file in tmp_path.iterdir()] == [("e.jsonl", "old")]
+
+
+# -- one mask per token ------------------------------------------------------------------------------------------
+
+
+def letters(text: str) -> int:
+    """A tokenizer that takes every fourth letter for a new token."""
+    return -(-len(text.replace(" ", "")) // 4)
+
+
+def test_an_answer_gets_as_many_masks_as_it_has_tokens():
+    questions = make(per_passage=5, tokens=letters)
+    assert questions
+    for question in questions:
+        assert question.text.count("[MASK]") == letters(question.answers[0])
+        assert "[MASK]" not in question.words
+
+
+def test_with_tokens_what_stands_twice_is_not_asked_for():
+    twice = [Passage("p", "The planet Mars was seen by nobody before Mars was named after a god.")]
+    assert make(twice)[0].text.count("[MASK]") == 2
+    with pytest.raises(ValueError, match="nothing to mask was found in 1 passages"):
+        make(twice, tokens=letters)
+
+
+def test_a_share_of_all_words_is_masked_in_order():
+    questions = make(finder="random-tokens", per_passage=5, tokens=letters, share=0.15)
+    texts = {passage.id: passage.text for passage in PASSAGES}
+    several = 0
+    for question in questions:
+        pieces = re.split(r"(?:\[MASK\] ?)+", question.text)
+        answers = question.answers[0].split()
+        several += len(answers) > 1
+        assert question.text.count("[MASK]") == sum(map(letters, answers))
+        assert 1 <= len(answers) <= 4
+        assert all(piece.strip() in texts[question.positive[0]] for piece in pieces)
+    assert several
+
+
+def test_long_sentences_are_left_out_by_their_tokens():
+    every = {question.id: question for question in make(tokens=letters, per_passage=5)}
+    short = {question.id for question in make(tokens=letters, per_passage=5, most_tokens=12)}
+    assert 0 < len(short) < len(every)
+    for name, question in every.items():
+        sentence = re.sub(r"\[MASK\]( \[MASK\])*", question.answers[0], question.text)
+        assert (letters(sentence) <= 12) == (name in short)
+
+
+@pytest.mark.parametrize(
+    ("options", "says"),
+    [
+        ({"share": 0.15}, r"share=0.15; it must be above 0, at most 1, and needs a tokenizer"),
+        ({"share": 0.0, "tokens": letters}, r"share=0.0; it must be above 0, at most 1"),
+        ({"most_tokens": 9}, "most_tokens=9 needs a tokenizer"),
+    ],
+)
+def test_options_that_need_a_tokenizer(options, says):
+    with pytest.raises(ValueError, match=says):
+        make(**options)

@@ -23,7 +23,7 @@ NULL = replace(RETRIEVAL, options={**OPTIONS, "null_only": True})
 SEEN = Ask(gold=False, search="own", questions="spans")
 BLIND = replace(SEEN, search="nothing", options={"null_only": True})
 
-OPEN = replace(RETRIEVAL, start=RETRIEVAL, tasks={"open": 1.0})
+OPEN = replace(RETRIEVAL, start=RETRIEVAL, tasks={"open": 1.0}, steps=0.5)
 ANSWERED = Ask(gold=False, search="own", questions="open", top_k=5)
 
 HELPS = Claim(
