@@ -12,9 +12,11 @@ import pytest
 import torch
 
 from wellread.cli.main import main
+from wellread.corpus.questions import read_questions
 from wellread.corpus.store import Corpus
 from wellread.model import build_model, load_model, save_model
 from wellread.nn.masked_lm import masked_reader_from
+from wellread.pipeline import open_pipeline
 from wellread.reading.frame import FrameConfig
 from wellread.retrieval import open_index
 from wellread.training import live
@@ -252,6 +254,15 @@ def test_an_index_of_the_models_vectors(home, tmp_path, capsys):
     with pytest.raises(SystemExit):
         main(["ask", text, "--model", str(tmp_path / "other"), *corpus])
     assert "the search index was built with other weights or options than this realm" in capsys.readouterr().err
+
+
+def test_hidden_passages_are_not_read_for_an_answer(home, tmp_path):
+    main(["memorize", str(home / "corpus"), "--model", str(home / "model"), "--out", str(tmp_path / "memory")])
+    pipeline = open_pipeline(model=home / "model", memory=tmp_path / "memory")
+    questions = list(read_questions(home / "masked.jsonl"))
+    for question, answer in zip(questions, pipeline.ask(questions, top_k=7), strict=True):
+        assert len(answer.passages) == 7
+        assert question.hidden[0] not in {passage.id for passage in answer.passages}
 
 
 def test_live_search_needs_keys(home, tmp_path):

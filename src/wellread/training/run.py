@@ -182,7 +182,7 @@ class _Prepared:
         if data.refresh:
             common = {"data": data, "last": settings.steps, "processes": processes, "precision": settings.precision}
             common["progress"] = progress
-            if "keys" in self.model.system.stores:
+            if {"keys", "states"} <= self.model.system.stores:
                 self.refresh = OnlineMemory(self.batches, corpus, folder, **common)
             else:
                 self.refresh = OwnCandidates(self.batches, corpus, folder, memory=self.memory, **common)
