@@ -1,12 +1,15 @@
-"""A small part of wiki18 in which questions can be answered: its passages, and the questions that belong to it.
+"""Two small parts of wiki18: articles to pre-train on, and passages in which questions can be answered.
 
 command:  python recipes/realm/select_passages.py --corpus runs/wiki18/corpus --index runs/wiki18/index --out runs/realm
 before:   what results/reatt.md says about runs/wiki18; WELLREAD_DATA
 
-Per dev or test question the first 5 passages of BM25, and the passages before and after the first one, so that
-articles are not torn to single passages; nothing looks at the answers of these questions. Per training question the
-first passage of ten that holds an answer, and the first two; questions without one are left out, and CuratedTREC's,
-which have an expression instead of answers, get what it matches. Then passages drawn by lot until there are 5,000.
+OUT/articles: whole articles of 15 passages or more, drawn by lot until there are 3,000 passages; what one passage
+names, others of its article often name too.
+
+OUT/corpus: per dev or test question the first 5 passages of BM25, and the passages before and after the first one;
+nothing looks at the answers of these questions. Per training question the first passage of ten that holds an answer,
+and the first two; questions without one are left out, and CuratedTREC's, which have an expression instead of answers,
+get what it matches. Then passages drawn by lot until there are 5,000.
 """
 
 from __future__ import annotations
@@ -27,6 +30,7 @@ from wellread.evaluation.metrics import normalise
 from wellread.retrieval import open_index
 from wellread.types import Passage, Probe, Question
 
+ARTICLES, LONG = 3_000, 15
 PASSAGES = 5_000
 SEED = 0
 # name -> (file, questions, passages of each)
@@ -50,6 +54,7 @@ def main() -> None:
     corpus, index = Corpus.open(places.corpus), open_index(places.index)
     places.out.mkdir(parents=True, exist_ok=True)
     names = corpus.ids()
+    _write_articles(corpus, names, places.out / "articles")
     row = {name: number for number, name in enumerate(names)}
     chosen: dict[str, None] = {}
     for name, (file, limit, top_k) in (TESTS | TRAINS).items():
@@ -74,6 +79,18 @@ def main() -> None:
     rows = sorted(row[each] for each in chosen)
     Corpus.write(_passages(corpus, rows), places.out / "corpus")
     click.echo(f"{len(rows)} passages in {places.out / 'corpus'}")
+
+
+def _write_articles(corpus: Corpus, names: list[str], out: Path) -> None:
+    articles: dict[str, list[int]] = {}
+    for number, name in enumerate(names):
+        articles.setdefault(name.rpartition("-")[0], []).append(number)
+    rows: list[int] = []
+    for article in sorted(articles, key=lambda each: drawn("article", SEED, each)):
+        if len(articles[article]) >= LONG and len(rows) + len(articles[article]) <= ARTICLES:
+            rows += articles[article]
+    Corpus.write(_passages(corpus, sorted(rows)), out)
+    click.echo(f"{len(rows)} passages in {out}")
 
 
 def _asked(file: str, limit: int) -> list[Question]:

@@ -97,9 +97,11 @@ class LiveSearch:
 
     def complete(self, model: Model, examples: Sequence[Example]) -> TrainingBatch:
         """The questions of a step with what the model finds for them now."""
-        asked = [row for row, example in enumerate(examples) if example.question.task not in OWN_PASSAGE]
-        found = dict(zip(asked, self.search(model, [examples[row].question for row in asked], self._top_k)))
-        rows = [_with(example, found.get(row), self._top_k) for row, example in enumerate(examples)]
+        top_k = self._top_k
+        # Where positives take all places there is nothing to look for.
+        asked = [row for row, each in enumerate(examples) if _is_asked(each) and len(each.ids) < top_k]
+        found = dict(zip(asked, self.search(model, [examples[row].question for row in asked], top_k)))
+        rows = [_with(example, found.get(row), top_k) for row, example in enumerate(examples)]
         stored = None if self.made_at is None or not asked or _passages_learn(model) else self
         return collate(rows, self.batches.frame, self.passages, memory=stored)
 
@@ -244,10 +246,16 @@ class LiveDev:
         return DevQuestions(self.questions, found, self.live.passages, **self.options)(model)
 
 
+def _is_asked(example: Example) -> bool:
+    return example.question.task not in OWN_PASSAGE
+
+
 def _with(example: Example, found: Candidates | None, top_k: int) -> Example:
     """The example with its candidates; a positive that was put in for training keeps the last place."""
-    if found is None:
+    if not _is_asked(example):
         return replace(example, ids=example.question.positive[:1], scores=(0.0,))
+    if found is None:
+        return example
     golden = tuple(name for name in example.ids if name not in found.ids)
     keep = top_k - len(golden)
     ids = (*found.ids[:keep], *golden)
