@@ -136,6 +136,16 @@ def test_files_and_images_are_encoded_when_asked_for(seen, tmp_path):
         seen.features(["pink"])
 
 
+def test_the_net_is_loaded_ahead_where_it_is_needed(seen, tmp_path):
+    (tmp_path / "new.png").write_bytes(png("red"))
+    seen.prepare("red")
+    assert "encoder" not in vars(seen)  # its features are stored
+    seen.prepare(str(tmp_path / "new.png"))
+    assert "encoder" in vars(seen)
+    with pytest.raises(ValueError, match="is neither one of the 5 ids"):
+        seen.prepare("pink")
+
+
 def test_features_go_on_where_they_were_stopped(tmp_path, net, monkeypatch):
     monkeypatch.setattr(features, "BATCH", 2)
     monkeypatch.setattr(features, "COMMIT_EVERY", 1)

@@ -86,7 +86,7 @@ def _check_image(pipeline: Pipeline, image: str) -> None:
         raise ValueError(f"this {model.name} reads no pictures; give a model that does, or leave --image out.")
     if model.pictures is None:
         raise ValueError("--image needs the folder of pictures that the model was trained with; give --pictures DIR.")
-    model.pictures.image(image)
+    model.pictures.prepare(image)
 
 
 def _questions(question: str | None, file: str | None) -> Iterator[Question]:

@@ -90,6 +90,13 @@ class Pictures:
             )
         return net
 
+    def prepare(self, name: str) -> None:
+        """Make sure that a picture can be looked at, and load the net where it has no stored features: on no
+        question's clock. ValueError where the name is neither an id nor a file that is a picture."""
+        self.image(name)
+        if name not in self.store or self.store.row(name) >= self.stored.about.done:
+            self.features([name])
+
     def image(self, name: str | Image) -> Image:
         """A picture as it looks. ValueError where the name is neither an id nor a file."""
         if not isinstance(name, str):

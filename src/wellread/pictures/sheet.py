@@ -23,7 +23,7 @@ SMALLER = PICTURE - 2 * GAP  # of an entry
 COLUMNS = 5
 INK, FAINT, GROUND, PAPER, LINE = "#1c2026", "#667080", "#f2f3f5", "#ffffff", "#c9ced6"
 SIZES = {"large": 20, "plain": 13, "small": 11}
-LETTERS = {"large": 34, "plain": 26, "small": 31}  # in a line of a card
+LETTERS = {"large": 34, "plain": 26, "small": 29}  # in a line of a card
 
 
 def check_sheet(path: str | Path) -> Path:
