@@ -1,12 +1,18 @@
-"""The memory that is trained along: what is stored, what is found, and that a stopped run goes on with the same."""
+"""The memory that is trained along: what is stored, what is found, and that a stopped run goes on with the same.
+
+Run as a script, this file is one of several processes.
+"""
 
 from __future__ import annotations
 
+import os
+import socket
+import subprocess
+import sys
 from copy import deepcopy
 from dataclasses import replace
 from pathlib import Path
 
-import numpy as np
 import pytest
 import torch
 
@@ -19,7 +25,8 @@ from wellread.systems import SYSTEMS
 from wellread.training.config import DataConfig, StageConfig, TaskConfig, TrainingConfig
 from wellread.training.data import Batches, PassageTokens, Task
 from wellread.training.loop import train
-from wellread.training.online import OnlineMemory, drop_online_memory, search_by_source
+from wellread.training.online import OnlineMemory, drop_online_memory
+from wellread.training.processes import Processes, find_processes
 from wellread.types import Candidates, Inputs, Passage, Question
 
 COLOURS = ("red", "green", "blue", "white")
@@ -65,11 +72,15 @@ def corpus(tmp_path_factory) -> Corpus:
     return Corpus.write(ENTRIES, tmp_path_factory.mktemp("things") / "corpus")
 
 
-@pytest.fixture
-def model() -> Model:
+def new_model() -> Model:
     texts = [f"{entry.title} {entry.text}" for entry in ENTRIES] + [question.text for question in QUESTIONS]
     sizes = {"vocab_size": 120, "dim": 16, "layers": 3, "heads": 2, "decoder_layers": 1, "family": "bert"}
     return build_model("reveal", OPTIONS, *build_from_scratch(texts, **sizes), frame=FrameConfig(passage_tokens=16))
+
+
+@pytest.fixture
+def model() -> Model:
+    return new_model()
 
 
 def batches(model: Model, corpus: Corpus) -> Batches:
@@ -80,8 +91,9 @@ def batches(model: Model, corpus: Corpus) -> Batches:
     return Batches([task], passages, model.frame, data=DATA, batch_size=4, **more)
 
 
-def online(model: Model, corpus: Corpus, folder: Path) -> OnlineMemory:
-    return OnlineMemory(batches(model, corpus), corpus, folder, data=DATA, last=4, progress=False)
+def online(model: Model, corpus: Corpus, folder: Path, processes: Processes | None = None) -> OnlineMemory:
+    source = batches(model, corpus)
+    return OnlineMemory(source, corpus, folder, data=DATA, last=4, processes=processes, progress=False)
 
 
 def alone(model: Model, entry: Passage):
@@ -177,18 +189,6 @@ def test_a_run_that_finds_everything_itself_needs_no_index():
         DataConfig(Path("c"), refresh=(0,), refresh_share=0.5)
 
 
-def test_every_source_is_searched_with_its_own_probe():
-    generator = torch.Generator().manual_seed(0)
-    probes, keys = torch.randn(3, 2, 4, generator=generator), torch.randn(9, 4, generator=generator)
-    sources = torch.arange(9) % 2
-    scores, rows = search_by_source(probes, keys, sources, top_k=4)
-    every = np.array([[float(probes[q, sources[k]] @ keys[k]) for k in range(9)] for q in range(3)])
-    assert rows.tolist() == np.argsort(-every, axis=1)[:, :4].tolist()
-    assert scores.numpy() == pytest.approx(np.sort(every)[:, ::-1][:, :4], abs=1e-6)
-    one, _ = search_by_source(probes[:, :1], keys, sources, top_k=20)
-    assert one.shape == (3, 9)
-
-
 def test_pictures_that_are_not_given_are_asked_for(model):
     with pytest.raises(ValueError, match=r"passage 'f1' has a picture, which this reveal reads, but no folder"):
         model.encode([ENTRIES[1]])
@@ -201,3 +201,54 @@ def test_other_systems_read_no_pictures(tiny, model):
     with pytest.raises(ValueError, match=r"FiD reads no pictures"):
         other.with_pictures(Pictures())
     assert other.encode([ENTRIES[1]])[0].states is None
+
+
+def made(folder: Path, processes: Processes) -> dict:
+    """A refresh, and what was found and stored in it."""
+    model, corpus = new_model(), Corpus.open(folder / "corpus")
+    model.system.load_state_dict(torch.load(folder / "weights.pt"))
+    home = folder / f"of{processes.count}"
+    home.mkdir(exist_ok=True)
+    memory = online(model, corpus, home, processes)
+    memory(model, 0)
+    kept = memory.fetch([entry.id for entry in ENTRIES])
+    few = memory.find(model, QUESTIONS[:1], top_k=4)
+    return {"found": [*memory.find(model, QUESTIONS, top_k=4), *few], "keys": kept.keys, "values": list(kept.states)}
+
+
+@pytest.mark.parametrize("count", [2, 3])
+def test_several_processes_find_what_one_finds(model, tmp_path, count):
+    Corpus.write(ENTRIES, tmp_path / "corpus")
+    torch.nn.init.normal_(model.system.gate.weight, std=3.0)
+    torch.save(model.system.state_dict(), tmp_path / "weights.pt")
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        port = listener.getsockname()[1]
+    running = []
+    for rank in range(count):
+        places = {
+            "RANK": rank,
+            "LOCAL_RANK": rank,
+            "WORLD_SIZE": count,
+            "MASTER_ADDR": "127.0.0.1",
+            "MASTER_PORT": port,
+        }
+        env = {**os.environ, **{name: str(value) for name, value in places.items()}, "ACCELERATE_USE_CPU": "true"}
+        command = [sys.executable, __file__, str(tmp_path)]
+        running.append(subprocess.Popen(command, env=env, stderr=subprocess.PIPE, text=True))
+    one = made(tmp_path, Processes())
+    told = [process.communicate(timeout=120)[1] for process in running]
+    assert [process.returncode for process in running] == [0] * count, told
+    for rank in range(count):
+        other = torch.load(tmp_path / f"rank{rank}.pt", weights_only=False)
+        # Entries are encoded beside others, so the last bits of their keys differ.
+        torch.testing.assert_close(other["keys"], one["keys"], rtol=1e-4, atol=2e-5)
+        torch.testing.assert_close(other["values"], one["values"], rtol=1e-3, atol=2e-3)
+        assert [found.ids for found in other["found"]] == [found.ids for found in one["found"]]
+
+
+if __name__ == "__main__":
+    torch.set_num_threads(1)
+    here = find_processes()
+    torch.save(made(Path(sys.argv[1]), here), Path(sys.argv[1]) / f"rank{here.rank}.pt")
+    here.end()

@@ -5,6 +5,9 @@ values in the host's memory (a file that is mapped), and the entries themselves 
 entries are encoded, and the questions of the steps up to the next one get candidates by the keys; what a step then
 encodes anew, with gradients, is the system's choice, and the rest is read from here. What was made is kept in the
 run's folder, so that a resumed run reads what the stopped one read.
+
+Several processes share the work: each encodes a part of the entries, has their keys on its device, and seeks for a
+part of the questions, over the keys of all (algorithm 3, `retrieval.sharded`).
 """
 
 from __future__ import annotations
@@ -22,12 +25,12 @@ from torch import Tensor
 from tqdm import tqdm
 
 from wellread.model import precision_dtype
-from wellread.reading.batching import to_device
 from wellread.reading.frame import pad_rows
+from wellread.retrieval.sharded import Found, ShardedSearch
 from wellread.training.candidates import read_kept, write_kept
 from wellread.training.processes import Processes
 from wellread.training.refresh import OWN
-from wellread.types import Candidates, Inputs, Question
+from wellread.types import Candidates, Question
 
 if TYPE_CHECKING:
     from wellread.corpus.store import Corpus
@@ -36,7 +39,7 @@ if TYPE_CHECKING:
     from wellread.training.config import DataConfig
     from wellread.training.data import Batches
 
-__all__ = ["OnlineMemory", "drop_online_memory", "search_by_source"]
+__all__ = ["OnlineMemory", "drop_online_memory"]
 
 # Entries and questions encoded at a time; they are sorted by length first.
 BATCH = 64
@@ -57,7 +60,7 @@ class _Fetched(NamedTuple):
 class OnlineMemory:
     """Gives `batches` candidates from each of data.refresh on, and what is stored of them.
 
-    last: the number of steps of the run. The first process encodes and searches; the others read what it kept.
+    last: the number of steps of the run. The first process keeps what all made; the others read it there.
     """
 
     def __init__(
@@ -103,12 +106,16 @@ class OnlineMemory:
         asked = self.batches.drawn(step, following)
         lists = {name: self.folder / f"{OWN}-{step:06d}-{name}.jsonl" for name in asked}
         kept = self._kept(step)
-        if self.processes.main and not (kept.is_file() and all(file.is_file() for file in lists.values())):
+        made = kept.is_file() and all(file.is_file() for file in lists.values())
+        if not self.processes.gather(made)[0]:
             self._make(model, step)
             for name, questions in asked.items():
                 rows = list(questions.values())
-                write_kept(lists[name], rows, self.find(model, rows, top_k=self.data.top_k))
-            kept.write_text(json.dumps({"entries": len(self.ids)}) + "\n", encoding="utf8")
+                found = self.find(model, rows, top_k=self.data.top_k)
+                if self.processes.main:
+                    write_kept(lists[name], rows, found)
+            if self.processes.main:
+                kept.write_text(json.dumps({"entries": len(self.ids)}) + "\n", encoding="utf8")
         self.processes.wait()
         self._open(model, step)
         self.batches.renew(step, {name: read_kept(file) for name, file in lists.items()})
@@ -118,28 +125,37 @@ class OnlineMemory:
                 file.unlink()
 
     def _make(self, model: Model, step: int) -> None:
-        """Write keys and values of all entries."""
-        passages, values, keys = self.batches.passages, None, None
+        """Write keys and values of all entries, each process of its part."""
+        passages, arrays = self.batches.passages, []
         order = np.argsort([len(passages[name]) for name in self.ids], kind="stable")
+        mine = order[self.processes.rank :: self.processes.count]
         files = [self._file(step, name) for name in ("values", "keys")]
-        with tqdm(total=len(order), desc="online memory", disable=None if self.progress else True) as bar:
-            for some in np.array_split(order, max(-(-len(order) // BATCH), 1)):
+        with tqdm(total=len(mine), desc="online memory", disable=None if self.progress else True) as bar:
+            for some in np.array_split(mine, -(-len(mine) // BATCH)) if len(mine) else ():
                 kept = self._remember(model, [self.ids[row] for row in some])
-                if values is None:
-                    shapes = [(len(order), *part.shape[1:]) for part in (kept.states, kept.keys)]
-                    kinds = ("float16", "float32")
-                    values, keys = (
-                        np.lib.format.open_memmap(f"{file}.part", "w+", kind, shape)
-                        for file, kind, shape in zip(files, kinds, shapes)
-                    )
+                arrays = arrays or self._arrays(files, kept)
+                values, keys = arrays
                 length = min(kept.states.shape[1], values.shape[1])
                 values[some, :length] = kept.states[:, :length].float().cpu().numpy()
                 keys[some] = kept.keys.float().cpu().numpy()
                 bar.update(len(some))
-        for file, array in zip(files, (values, keys)):
+        for array in arrays or self._arrays(files, None):
             array.flush()
-            os.replace(f"{file}.part", file)
+        self.processes.wait()
+        if self.processes.main:
+            for file in files:
+                os.replace(f"{file}.part", file)
+        self.processes.wait()
         self._open(model, step)
+
+    def _arrays(self, files: Sequence[Path], first: Remembered | None) -> list[np.ndarray]:
+        """Values and keys as files that all processes write their rows of; the first process makes them."""
+        if self.processes.main:
+            parts = zip(files, ("float16", "float32"), (first.states, first.keys))
+            for file, kind, part in parts:
+                np.lib.format.open_memmap(f"{file}.part", "w+", kind, (len(self.ids), *part.shape[1:]))
+        self.processes.wait()
+        return [np.lib.format.open_memmap(f"{file}.part", "r+") for file in files]
 
     def _remember(self, model: Model, names: Sequence[str]) -> Remembered:
         passages, batches = self.batches.passages, self.batches
@@ -170,49 +186,39 @@ class OnlineMemory:
     def _open(self, model: Model, step: int) -> None:
         self.values = np.load(self._file(step, "values"), mmap_mode="r")
         self.host_keys = torch.from_numpy(np.load(self._file(step, "keys")))
-        self.keys = self.host_keys.to(model.device)
+        self.keys = self.host_keys[self.processes.rank :: self.processes.count].to(model.device)
 
     # -- searched --------------------------------------------------------------------------------------------
 
     def find(self, model: Model, questions: Sequence[Question], *, top_k: int) -> list[Candidates]:
-        """The best `top_k` entries of every question by the keys there are, without those hidden from it."""
-        found: list[Candidates] = []
-        sources = self.sources.to(model.device)
-        for some, inputs in self._inputs(model, questions):
-            with self._computing(model):
-                probes = torch.stack(list(model.system.seek(to_device(inputs, model.device)))).float()
-            more = max(len(question.hidden) for question in some)
-            scores, rows = search_by_source(probes, self.keys, sources, top_k=top_k + more)
-            for question, *pair in zip(some, scores.tolist(), rows.tolist()):
-                named = [(self.ids[row], score) for score, row in zip(*pair)]
-                allowed = [each for each in named if each[0] not in question.hidden][:top_k]
-                found.append(Candidates(*zip(*allowed)))
-        return found
+        """The best `top_k` entries of every question by the keys there are, without those hidden from it.
 
-    def _inputs(self, model: Model, questions: Sequence[Question]) -> Iterator[tuple[Sequence[Question], Inputs]]:
-        pictures = self.batches.pictures
-        with tqdm(total=len(questions), desc="candidates", disable=None if self.progress else True) as bar:
-            for start in range(0, len(questions), BATCH):
-                some = questions[start : start + BATCH]
-                inputs = model.frame.questions([question.text for question in some])
-                if pictures is not None:
-                    picture, mask = pictures.features([question.picture for question in some])
-                    inputs = Inputs(inputs.tokens, inputs.mask, picture, mask)
-                yield some, inputs
+        All processes call this with the same questions, and get what all found.
+        """
+        rank, count = self.processes.rank, self.processes.count
+        model = model.with_pictures(self.batches.pictures)
+        more = max(len(question.hidden) for question in questions)
+        places = range(len(questions))[rank::count]
+        found: dict[int, Candidates] = {}
+        with tqdm(total=len(places), desc="candidates", disable=None if self.progress else True) as bar:
+            for start in range(0, -(-len(questions) // count), BATCH):  # as often in every process
+                some = places[start : start + BATCH]
+                scores, rows, _ = self._search(model, [questions[place] for place in some], questions[0], top_k + more)
+                for place, *pair in zip(some, scores.tolist(), rows.tolist()):
+                    named = [(self.ids[row], score) for score, row in zip(*pair) if row >= 0]
+                    best = Candidates(*zip(*named)).without(questions[place].hidden)
+                    found[place] = best.top(top_k)
                 bar.update(len(some))
+        everything = {place: each for part in self.processes.gather(found) for place, each in part.items()}
+        return [everything[place] for place in range(len(questions))]
 
-
-def search_by_source(probes: Tensor, keys: Tensor, sources: Tensor, *, top_k: int) -> tuple[Tensor, Tensor]:
-    """The best of all entries, each compared with the probe of its source: scores and rows, [questions, top_k].
-
-    probes: [questions, sources, dim], or one for all sources; keys: [entries, dim]; sources: [entries] int64.
-    """
-    if probes.shape[1] == 1:
-        scores = probes[:, 0] @ keys.T
-    else:
-        scores = keys.new_empty(len(probes), len(keys))
-        for source in sources.unique().tolist():
-            own = sources == source
-            scores[:, own] = probes[:, source] @ keys[own].T
-    best = scores.topk(min(top_k, len(keys)), dim=1)
-    return best.values, best.indices
+    def _search(self, model: Model, questions: Sequence[Question], example: Question, top_k: int) -> Found:
+        """The best entries of this process's questions, of which there may be none. example: any question."""
+        with self._computing(model):
+            probes = torch.stack(list(model.system.seek(model.inputs(questions or [example])))).float()
+        own = slice(self.processes.rank, None, self.processes.count)
+        rows = torch.arange(len(self.ids))[own]
+        single = probes.shape[1] == 1
+        search = ShardedSearch(self.keys, rows, probe=None if single else self.sources[own])
+        probes = probes[: len(questions)]
+        return search.search(probes[:, 0] if single else probes, top_k=min(top_k, len(self.ids)))
