@@ -80,6 +80,18 @@ def test_the_verbs_work_as_for_every_system(home, capsys):
     assert json.loads(capsys.readouterr().out)["passages"][0]["share"] == 0
 
 
+def test_entries_are_added_and_found(home, tmp_path, capsys):
+    half, rest, memory, model = (tmp_path / "half", tmp_path / "rest", str(tmp_path / "memory"), str(home / "model"))
+    Corpus.write(ENTRIES[:3], half)
+    Corpus.write(ENTRIES[3:], rest)
+    main(["memorize", str(half), "--model", model, "--out", memory])
+    main(["memory", "add", memory, str(rest), "--model", model])
+    whole, grown = (open_pipeline(model=model, memory=place) for place in (home / "memory", memory))
+    found = [pipeline.retrieve([QUESTION], top_k=6)[0] for pipeline in (whole, grown)]
+    assert found[0].ids == found[1].ids
+    assert found[0].scores == pytest.approx(found[1].scores, abs=1e-5)
+
+
 def test_an_entry_of_an_unknown_source(home, tmp_path, capsys):
     Corpus.write([Passage("x", "No source of ours.", source="web")], tmp_path / "corpus")
     model, memory = str(home / "model"), str(tmp_path / "memory")

@@ -11,7 +11,7 @@ import click
 import pytest
 
 ROOT = Path(__file__).parents[2]
-PAGES = [ROOT / "docs" / f"{name}.md" for name in ("training", "memory", "systems", "retro", "pictures")]
+PAGES = [ROOT / "docs" / f"{name}.md" for name in ("training", "memory", "systems", "retro", "reveal", "pictures")]
 PAGES += [ROOT / "recipes" / "papers" / "README.md"]
 HEADED = sorted((ROOT / "recipes").rglob("*.toml"))
 

@@ -44,8 +44,8 @@ def _asked(**changes: Any) -> Variant:
 MEMORY = Claim(
     id="reveal-memory-helps",
     paper="reveal",
-    where="Table 2 of the paper; section 4",
-    tags=("tab2",),
+    where="Section 4; appendix C",
+    tags=("sec4",),
     says="A memory of knowledge answers questions about pictures that the same model cannot answer without it.",
     variants={
         "with-memory": Variant(BASELINE, 1.0, ask=READ),
@@ -56,7 +56,7 @@ MEMORY = Claim(
         Above("the memory helps a model that was trained with it", {"with-memory": 1, "without": -1}),
         Above("taken away after training, its answers are gone", {"with-memory": 1, "memory-taken-away": -1}),
     ),
-    figures=Figures(says="OK-VQA: REVEAL-Large 59.1, the best model without external memory before it 54.4 to 57.8"),
+    figures=Figures(says="OK-VQA: REVEAL-Base with all sources 55.2; the text has no figure of it without memory"),
     x_label="0: trained and asked without memory, 0.5: asked without, 1: with",
     note="Countries of the dev questions are not in the training questions: what is known of them is in the memory "
     "alone. Answers are whole strings, any of several.",
@@ -169,8 +169,8 @@ WARM = Claim(
 SOURCES = Claim(
     id="reveal-sources",
     paper="reveal",
-    where="Section 4 (ablation of knowledge sources)",
-    tags=("fig5",),
+    where="Appendix D, table 3 (columns)",
+    tags=("apptab3",),
     says="All sources together are better than each alone, and the gate finds the right one.",
     variants={
         "all": Variant(BASELINE, 0.0, ask=READ),

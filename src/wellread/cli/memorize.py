@@ -6,7 +6,7 @@ from typing import Any
 
 import click
 
-from wellread.cli.opening import model_option
+from wellread.cli.opening import model_option, pictures_option
 from wellread.cli.output import emit, json_option
 
 
@@ -29,7 +29,7 @@ from wellread.cli.output import emit, json_option
     type=click.Choice(["fp32", "bf16"]),
     help="Of the reading; bf16 is faster where the processor knows it.",
 )
-@click.option("--pictures", default=None, help="Folder of the passages' pictures, for models that read them.")
+@pictures_option
 @json_option
 def command(corpus: str, model: str, out: str, as_json: bool, **options: Any) -> None:
     """Read a corpus ahead; resumes after an interruption.

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from wellread.cli.opening import model_option
+from wellread.cli.opening import model_option, pictures_option
 from wellread.cli.output import emit, json_option, say
 
 if TYPE_CHECKING:
@@ -88,8 +88,9 @@ def verify(memory: str, as_json: bool) -> None:
 @click.argument("memory")
 @click.argument("corpus")
 @model_option
+@pictures_option
 @json_option
-def add(memory: str, corpus: str, model: str, as_json: bool) -> None:
+def add(memory: str, corpus: str, model: str, pictures: str | None, as_json: bool) -> None:
     """Add the passages of a corpus; those already there are left alone.
 
     \b
@@ -98,15 +99,16 @@ def add(memory: str, corpus: str, model: str, as_json: bool) -> None:
     """
     from wellread.memory.edit import add as edit
 
-    _edit(edit, memory, corpus, model, as_json, "added")
+    _edit(edit, memory, corpus, model, pictures, as_json, "added")
 
 
 @command.command()
 @click.argument("memory")
 @click.argument("corpus")
 @model_option
+@pictures_option
 @json_option
-def update(memory: str, corpus: str, model: str, as_json: bool) -> None:
+def update(memory: str, corpus: str, model: str, pictures: str | None, as_json: bool) -> None:
     """Replace passages by those of the same ids in a corpus.
 
     \b
@@ -115,10 +117,10 @@ def update(memory: str, corpus: str, model: str, as_json: bool) -> None:
     """
     from wellread.memory.edit import update as edit
 
-    _edit(edit, memory, corpus, model, as_json, "replaced")
+    _edit(edit, memory, corpus, model, pictures, as_json, "replaced")
 
 
-def _edit(edit: Callable, memory: str, corpus: str, model: str, as_json: bool, done: str) -> None:
+def _edit(edit: Callable, memory: str, corpus: str, model: str, pictures: str | None, as_json: bool, done: str) -> None:
     from wellread.corpus.store import Corpus
     from wellread.memory.store import Memory
     from wellread.pipeline import load_model
@@ -126,6 +128,10 @@ def _edit(edit: Callable, memory: str, corpus: str, model: str, as_json: bool, d
     store, passages = Memory.open(memory), Corpus.open(corpus)
     precision = store.manifest.build.precision or "fp32"
     loaded = load_model(model)
+    if pictures is not None:
+        from wellread.pictures import Pictures
+
+        loaded = loaded.with_pictures(Pictures.open(pictures))
     encode, fingerprint, _ = loaded.encoder_for_memory(passages.cutting, precision=precision)
     options = _index_options(store, loaded)
     report = edit(store, passages, encode, fingerprint)

@@ -12,7 +12,7 @@ from wellread.cli.output import POSITIVE
 if TYPE_CHECKING:
     from wellread.pipeline import Pipeline
 
-__all__ = ["DEFAULT_MODEL", "answering_options", "model_option", "opened"]
+__all__ = ["DEFAULT_MODEL", "answering_options", "model_option", "opened", "pictures_option"]
 
 DEFAULT_MODEL = "wellread-mini"
 
@@ -23,12 +23,14 @@ model_option = click.option(
     help="Folder of the model, or the name of one that comes with wellread.",
 )
 
+pictures_option = click.option("--pictures", default=None, help="Folder of pictures, for systems that read them.")
+
 _OPTIONS = (
     model_option,
     click.option("--memory", default=None, help="Folder of the memory."),
     click.option("--corpus", default=None, help="Folder of the corpus, for systems that read without a memory."),
     click.option("--index", default=None, help="Folder of the search index; default: the one inside the memory."),
-    click.option("--pictures", default=None, help="Folder of pictures, for systems that read them."),
+    pictures_option,
     click.option("--system", default=None, help="Read the same weights as another system."),
     click.option("--set", "settings", multiple=True, metavar="KEY=VALUE", help="Change an option of the system."),
     click.option("--top-k", default=20, show_default=True, help="Passages retrieved and read."),

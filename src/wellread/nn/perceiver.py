@@ -64,7 +64,8 @@ class Perceiver(nn.Module):
     def forward(self, states: Tensor, mask: Tensor) -> Tensor:
         states = self.norm(states)
         joined = score_mask(mask, None, dtype=states.dtype)
-        latents = self.latents.expand(states.shape[0], -1, -1)
+        # Copied: what counts FLOPs cannot follow a view of a weight that was made without gradients.
+        latents = self.latents.expand(states.shape[0], -1, -1).clone()
         for layer in self.layers:
             latents = layer(latents, states, joined)
         return latents

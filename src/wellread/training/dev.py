@@ -74,7 +74,7 @@ class DevQuestions:
             for _, found in pairs
         ]
         candidates = to_device(batch_candidates(rows, frame.tokenizer.pad), device)
-        inputs = to_device(frame.questions([question.text for question, _ in pairs]), device)
+        inputs = model.inputs([question for question, _ in pairs])
         dtype = PRECISIONS[self.precision]
         with torch.inference_mode(), torch.autocast(device.type, dtype=dtype, enabled=dtype is not None):
             written = model.system.generate(inputs, candidates, max_tokens=frame.config.answer_tokens)

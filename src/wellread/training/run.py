@@ -140,7 +140,7 @@ class _Prepared:
         self.pictures = None
         if data.pictures:
             self.pictures = Pictures.open(data.pictures)
-            self.model.system.sees(self.pictures.fingerprint)
+            self.model = self.model.with_pictures(self.pictures)
         self.model.system.to(pick_device(recipe.training.device, processes))
         self.tasks: list[Task] = [
             prepare_task(name, task, questions[name], data=data, finder=finder, corpus=corpus)
