@@ -19,6 +19,7 @@ from wellread.nn.masked_lm import masked_reader_from
 from wellread.pipeline import open_pipeline
 from wellread.reading.frame import FrameConfig
 from wellread.retrieval import open_index
+from wellread.retrieval.vectors import VectorOptions
 from wellread.training import live
 from wellread.training.config import DataConfig, LiveConfig
 from wellread.training.recipes import parse_recipe
@@ -272,6 +273,11 @@ def test_live_search_needs_keys(home, tmp_path):
     table["init"], table["system"] = {"from": "wellread-mini"}, {"name": "lumen"}
     with pytest.raises(ValueError, match=r"\[data.live\] searches one key per passage, which lumen does not make"):
         run_recipe(parse_recipe(table), tmp_path, progress=False)
+
+
+def test_an_index_of_vectors_names_its_model():
+    with pytest.raises(ValueError, match="encoder is missing; give the folder of a model that searches by one vector"):
+        VectorOptions()
 
 
 def test_what_does_not_go_with_live_search(home):
