@@ -1,7 +1,7 @@
 """REALM on held-out names and dates: with what it finds, with the null passage only, and with any passages.
 
 command:  python benchmarks/realm_table.py --model DIR [--without DIR] [--limit N]    (writes results/realm.md)
-before:   `wellread reproduce realm-retrieval-helps` (its runs are the models); recipes/realm/pretrain.toml names the rest
+before:   `wellread reproduce realm-retrieval-helps` (its runs are the models)
 
 Of every question whose own passage is hidden: whether the fill is right, and the log-probability of the right one, per
 token. Differences are paired, with 95 % intervals over questions. --without: a model that was trained without passages.
