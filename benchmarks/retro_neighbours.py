@@ -7,13 +7,12 @@ Chunks of some documents, drawn with seed 0, are each other's database, and thei
   said by k  share of the rare tokens (in under 2 % of the chunks) of the chunk that comes next which stand in the k
              nearest chunks of other documents and what follows these, [N, F]
   document   share of the 10 nearest chunks of all that are of its own document
-The second table is what `wellread chunks build` kept of its own run over the whole.
+The second table is about all lists of neighbours that `wellread chunks` wrote below the folder.
 """
 
 from __future__ import annotations
 
 import argparse
-import json
 import time
 from functools import partial
 from pathlib import Path
@@ -31,6 +30,7 @@ from wellread.retrieval.neighbours import Neighbours
 
 RESULTS = Path("results/retro_neighbours")
 RARE = 0.02
+MOST = 20000
 WAYS: dict[str, dict[str, Any]] = {
     "6 layers, length 1": {},
     "6 layers, plain means": {"unit": False},
@@ -105,30 +105,49 @@ def at_random(sample: Sample) -> dict[str, float]:
 
 
 def whole(folder: Path) -> list[dict[str, Any]]:
-    """What the run over everything kept: sizes, seconds, recall, and overlap with the two nearest."""
+    """Every list of neighbours in the database: of which share of it, how it was found, what it says and gives away."""
     database = ChunkTexts.open(folder / "database")
+    files = sorted(folder.glob("*/neighbours*/neighbours.json"))
+    lists = sorted((Neighbours.open(file.parent) for file in files), key=lambda item: item.info["share"])
     rows = []
-    for name in sorted(path.name for path in folder.iterdir() if (path / "neighbours" / "neighbours.json").is_file()):
-        texts, found = ChunkTexts.open(folder / name), Neighbours.open(folder / name / "neighbours")
-        some = np.linspace(0, texts.num_chunks - 1, min(texts.num_chunks, 20000)).astype(np.int64)
+    for found in lists:
+        texts = ChunkTexts.open(found.path.parent)
+        some = np.linspace(0, texts.num_chunks - 1, min(texts.num_chunks, MOST)).astype(np.int64)
         tokens, mask = texts.values(some, parts=1)
         values, real = database.values(found.of(some)[0][:, :2])
         shares = overlap_shares(tokens, mask.sum(-1), values, real.sum(-1))
-        keys = json.loads((folder / name / "keys" / "keys.json").read_text(encoding="utf8"))
+        said = said_by(texts, some, values, real)
         rows.append(
             {
-                "chunks of": name,
-                "documents": texts.num_documents,
+                "chunks of": found.path.parent.name,
                 "chunks": texts.num_chunks,
-                "tokens": texts.num_tokens,
-                "keys, s": keys["seconds"],
+                "of the database": f"{found.info['share']:g}",
+                "lists looked into": found.info["probes"],
                 "search, s": found.info["seconds"],
                 "recall@10": 100 * found.info["recall"],
+                "said by 2": 100 * said,
                 "mean overlap": 100 * float(shares.mean()),
                 "overlap <= 1/8": 100 * float((shares <= 1 / 8).mean()),
             }
         )
-    return rows
+    return sorted(rows, key=lambda row: row["chunks of"])
+
+
+def said_by(texts: ChunkTexts, chunks: np.ndarray, values: np.ndarray, real: np.ndarray) -> float:
+    """As `Sample.said`, for [N, F] of the neighbours of chunks: [chunks, k, 2 m] tokens and which are real."""
+    tokens, mask = texts.values(chunks)
+    size = texts.chunk_tokens
+    seen = np.zeros(texts.tokenizer.vocab_size)
+    for row, there in zip(tokens[:, :size], mask[:, :size]):
+        seen[np.unique(row[there])] += 1
+    rare = seen < RARE * len(chunks)
+    coming = [np.unique(row[there]) for row, there in zip(tokens[:, size:], mask[:, size:])]
+    shares = [
+        np.isin(wanted[rare[wanted]], row[there]).mean()
+        for wanted, row, there in zip(coming, values, real)
+        if rare[wanted].sum() >= 5
+    ]
+    return float(np.mean(shares))
 
 
 def main() -> None:
@@ -140,7 +159,8 @@ def main() -> None:
     parser.add_argument("--again", action="store_true")
     chosen = parser.parse_args()
     torch.set_num_threads(1)
-    sample = Sample(ChunkTexts.open(chosen.chunks / "database"), chosen.documents, chosen.asked)
+    database = ChunkTexts.open(chosen.chunks / "database")
+    sample = Sample(database, chosen.documents, chosen.asked)
     rows = []
     for name, options in WAYS.items():
         file = RESULTS / f"{name.replace(' ', '-').replace(',', '')}.json"
@@ -152,10 +172,11 @@ def main() -> None:
         f"{len(sample.rows):,} chunks of {chosen.documents} documents, {len(sample.asked):,} of them asked for. "
         "chunks/s: of processor time, one core, bf16. said by k: share (%) of the rare tokens of the chunk that comes "
         "next which stand in the k nearest chunks of other documents and what follows these. document: share (%) of "
-        "the 10 nearest chunks of all that are of the same document.\n\nThe whole, with word states and rare tokens:"
+        "the 10 nearest chunks of all that are of the same document.\n\nThe whole, with word states and rare tokens "
+        f"(database: {database.num_documents:,} documents, {database.num_tokens:,} tokens):"
         f"\n\n{to_markdown(whole(chosen.chunks)).rstrip()}\n\n"
         "Recall: of the 10 exactly nearest, over 200 chunks. Overlap: longest run of tokens shared with the 2 nearest, "
-        f"as a share (%) of the chunk, over at most 20,000 chunks. {chosen.notes}"
+        f"as a share (%) of the chunk. Said and overlap over at most {MOST:,} chunks. {chosen.notes}"
     )
     write_table(
         RESULTS.with_suffix(".md"),
