@@ -7,7 +7,7 @@ that way, and find better so.
 
 Beyond the paper: with `rarity` = a > 0 the mean is weighted by a / (a + p(token)) and the mean of all keys is taken
 away (Arora et al. 2017, "A simple but tough-to-beat baseline for sentence embeddings", with the mean in place of the
-first component). With layers=0 the states are the encoder's word states without positions: a table, 50 times as fast.
+first component). With layers=0 the states are the encoder's word states without positions: a table, far faster.
 
 Folder of the keys of a ChunkTexts, inside its folder: keys/{keys.json, keys.bin, scales.bin with int8, rarity.npz}.
 """
