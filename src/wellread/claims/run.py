@@ -23,7 +23,7 @@ from wellread.claims.measure import Asked, ask_all, dev_questions, with_gold
 from wellread.claims.plan import DEV, Planned, Planner
 from wellread.claims.rows import read_rows, write_row
 from wellread.claims.rules import HOLDS, UNDECIDED, Measured, interval, verdict
-from wellread.claims.searching import SearchPlaces, rank_of_right, search_all
+from wellread.claims.searching import SearchPlaces, forget, rank_of_right, search_all
 from wellread.claims.starts import STARTS
 from wellread.corpus.store import Corpus
 from wellread.evaluation.plots import Line, Panel, check_plot, panel_plot
@@ -74,6 +74,8 @@ def run_claim(
             say(f"{claim.id}: {name}, seed {planned.seed}")
             train(planner, planned, progress=progress)
             asked(planner, planned, variant.ask)
+    for planned in {run.key: run for each in runs.values() for run in each}.values():
+        forget(planned.folder / "search")
     measured = {name: _measured(planner, runs[name], variant.ask) for name, variant in claim.variants.items()}
     row = _row(planner, claim, runs, measured) | {"plan": plan, "command": command or f"wellread reproduce {claim.id}"}
     write_row(out, row)

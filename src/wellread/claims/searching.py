@@ -19,7 +19,7 @@ from wellread.retrieval.base import Retriever
 from wellread.token_encoder import model_encoder
 from wellread.types import Candidates, Probe, Question
 
-__all__ = ["OWN", "SearchPlaces", "rank_of_right", "search_all"]
+__all__ = ["OWN", "SearchPlaces", "forget", "rank_of_right", "search_all"]
 
 OWN, NOTHING = "own", "nothing"
 BATCH = 256
@@ -66,9 +66,12 @@ def search_all(
         more = max(len(question.hidden) for question in some)
         rows = index.search(probes, top_k=top_k + more, where={"source": list(sources)} if sources else None)
         found += [row.without(question.hidden).top(top_k) for question, row in zip(some, rows, strict=True)]
-    if search == OWN:
-        shutil.rmtree(places.own)  # as large as the passages' keys, and made again in a minute
     return found
+
+
+def forget(places_of: Path) -> None:
+    """Drop the index of one system: as large as the passages' keys, and made again in a minute."""
+    shutil.rmtree(places_of, ignore_errors=True)
 
 
 def rank_of_right(question: Question, found: Candidates) -> int | None:
@@ -78,9 +81,13 @@ def rank_of_right(question: Question, found: Candidates) -> int | None:
 
 
 def _own(model: Model, places: SearchPlaces) -> Retriever:
-    shutil.rmtree(places.own, ignore_errors=True)
     encoder = model_encoder(model, memory=places.memory, precision="bf16")
     retriever = model.system.retriever
+    if (places.own / "index.json").is_file():
+        index = open_index(places.own)
+        if index.options.encoder_fingerprint == encoder.fingerprint:
+            return index
+        forget(places.own)
     return RETRIEVERS[retriever].build(places.corpus, places.own, encoder=encoder, **EXACT.get(retriever, {}))
 
 
