@@ -290,13 +290,10 @@ class Reveal(FusionSystem):
         ids, source = facts["ids"], facts["source"].flatten()
         with torch.autocast(probe.device.type, enabled=False):
             every = torch.einsum("bsd,nd->bns", probe.float(), key.flatten(0, 1).float())
-        scores = every.gather(2, source[None, :, None].expand(len(every), -1, -1))[..., 0]
+        scores = every.gather(2, source[None, :, None].expand(len(every), -1, -1))[..., 0] / self.config.temperature
         own = torch.eye(len(ids), dtype=torch.bool, device=ids.device).repeat_interleave(ids.shape[1], dim=1)
-        right, related = (
-            own & facts[name].flatten() | same(ids.masked_fill(~facts[name], 0), ids)
-            for name in ("positive", "related")
-        )
-        loss = contrastive(
-            scores / self.config.temperature, right, exists=facts["exists"].flatten() & (right | ~related)
-        )
+        marked = (facts["positive"], facts["related"])
+        right, related = (own & each.flatten() | same(ids.masked_fill(~each, 0), ids) for each in marked)
+        compared = facts["exists"].flatten() & (right | ~related)
+        loss = contrastive(scores, right, exists=compared)
         return {"contrastive": self.config.contrastive_weight * loss}
