@@ -32,7 +32,7 @@ def made(tiny, family="bert", **options):
     system = tiny.system("reveal", family, **{**SEES, **options})
     with torch.random.fork_rng():
         torch.manual_seed(3)
-        torch.nn.init.normal_(system.gate.weight, std=2.0)
+        torch.nn.init.normal_(system.gate.weight, std=0.5)
     return system
 
 

@@ -156,7 +156,8 @@ class Reveal(FusionSystem):
     def _probes(self, question: Seen) -> tuple[Tensor, Tensor]:
         """Gated queries [batch, sources, key_dim], and the gates [batch, sources], which sum to 1."""
         query = self.nets.query(question)
-        gates = self.gate(query.to(self.gate.weight.dtype)).float().softmax(-1)
+        entries = query * self.config.key_dim**0.5  # those of a vector of length 1 are too small to learn from
+        gates = self.gate(entries.to(self.gate.weight.dtype)).float().softmax(-1)
         gates = gates if self.config.gated else torch.ones_like(gates)
         return gates[..., None] * query[:, None], gates
 
