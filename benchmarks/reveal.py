@@ -1,10 +1,10 @@
 """REVEAL on questions about pictures: with and without memory, on countries it never saw, and where the gate looks.
 
-command:  python benchmarks/reveal.py --model runs/reveal/vqa/last
-          python benchmarks/reveal.py --model runs/reveal/vqa/last --many runs/reveal/many-memory
+command:  python benchmarks/reveal.py --model runs/reveal/gate/last
+          python benchmarks/reveal.py --model runs/reveal/gate/last --many runs/reveal/many-memory
           (the first writes results/reveal.json and .md, the second adds to them)
-before:   recipes/reveal/vqa.toml; for --many:
-          wellread memorize runs/reveal/many --model runs/reveal/vqa/last --pictures runs/reveal/pictures \\
+before:   recipes/reveal/gate.toml; for --many:
+          wellread memorize runs/reveal/many --model runs/reveal/gate/last --pictures runs/reveal/pictures \\
               --codec int8 --precision bf16 --out runs/reveal/many-memory
 
 No country of vqa_dev is in vqa_train. The memory of runs/reveal/small is first built without the entries of those
