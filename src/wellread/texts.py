@@ -21,6 +21,8 @@ from wellread.evaluation.overlap import overlap_shares
 from wellread.model import Model, precision_dtype
 from wellread.nn.tokenizers import Tokenizer
 from wellread.reading.batching import to_device
+from wellread.retrieval.chunk_database import fingerprint_of
+from wellread.retrieval.chunk_keys import KEYS, Keys
 from wellread.retrieval.chunks import ChunkTexts
 from wellread.retrieval.neighbours import Neighbours
 from wellread.types import CandidateBatch, Inputs, TrainingBatch
@@ -119,6 +121,12 @@ class NeighbourTexts:
             raise ValueError(
                 f"{neighbours} names chunk {highest}, but {source.path} has {source.num_chunks}; name the database "
                 "that the neighbours were found in."
+            )
+        known = (source.path / KEYS).is_dir()
+        if known and fingerprint_of(source, Keys.open(source.path)) != found.database_fingerprint:
+            raise ValueError(
+                f"the neighbours in {neighbours} were not found among the chunks of {source.path}; name the database "
+                "that they were found in."
             )
         return cls(texts, found, source, tokenizer, k, shuffled)
 

@@ -73,3 +73,9 @@ def test_without_neighbours_there_is_one_row(place, wellread):
     assert [row["neighbours"] for row in found["rows"]] == ["none"]
     assert found["bits_per_byte"] == found["bits_per_byte_without"]
     assert found["overlap"] == []
+
+
+def test_two_lists_of_one_name_are_refused(place, wellread):
+    answer = wellread(command(place, "--neighbours", f"{place}/lists", "--neighbours", f"{place}/other/lists"))
+    assert answer.code == 2
+    assert "--neighbours: two lists have the name 'lists'; give each one of its own, NAME=FOLDER." in answer.err

@@ -6,6 +6,7 @@ import json
 import os
 import signal
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -21,7 +22,7 @@ from wellread.reading.frame import FrameConfig
 from wellread.retrieval import open_index
 from wellread.retrieval.vectors import VectorOptions
 from wellread.training import live
-from wellread.training.config import DataConfig, LiveConfig
+from wellread.training.config import DataConfig, LiveConfig, StageConfig
 from wellread.training.recipes import parse_recipe
 from wellread.training.run import run_recipe
 from wellread.types import Passage, Probe
@@ -266,13 +267,43 @@ def test_hidden_passages_are_not_read_for_an_answer(home, tmp_path):
         assert question.hidden[0] not in {passage.id for passage in answer.passages}
 
 
-def test_live_search_needs_keys(home, tmp_path):
+@pytest.mark.parametrize("system", ["lumen", "reveal"])
+def test_live_search_needs_keys_and_one_vector(home, tmp_path, system):
     table = recipe(home, steps=1).resolved()
     table = {name: value for name, value in table.items() if name in ("training", "data", "tasks")}
     table["data"].pop("index"), table["data"].pop("candidates")
-    table["init"], table["system"] = {"from": "wellread-mini"}, {"name": "lumen"}
-    with pytest.raises(ValueError, match=r"\[data.live\] searches one key per passage, which lumen does not make"):
+    table["init"], table["system"] = {"from": "wellread-mini"}, {"name": system}
+    said = rf"\[data.live\] searches one key per passage with one vector, which {system} does not make"
+    with pytest.raises(ValueError, match=said):
         run_recipe(parse_recipe(table), tmp_path, progress=False)
+
+
+def test_dev_questions_need_somebody_to_find_their_candidates(home, tmp_path):
+    table = {
+        "system": {"name": "reveal"},
+        "data": {"corpus": str(home / "corpus"), "refresh": [0]},
+        "tasks": {"qa": {"questions": str(home / "qa.jsonl")}},
+        "dev": {"questions": str(home / "qa.jsonl")},
+    }
+    with pytest.raises(ValueError, match=r"\[dev\]: with data.refresh alone nothing finds candidates"):
+        run_recipe(parse_recipe(table), tmp_path, progress=False)
+
+
+def test_what_is_hidden_is_not_read_where_there_is_little_else(home, tmp_path, monkeypatch):
+    found, plain = [], live.LiveSearch.search
+
+    def search(self, model, questions, top_k):
+        rows = plain(self, model, questions, top_k)
+        found.extend(zip(questions, rows, strict=True))
+        return rows
+
+    monkeypatch.setattr(live.LiveSearch, "search", search)
+    table = recipe(home, steps=1)
+    whole = replace(table, data=replace(table.data, stages=(StageConfig(top_k=len(PASSAGES)),)))
+    run_recipe(whole, tmp_path, progress=False)
+    assert len(found) == 4
+    for question, candidates in found:
+        assert set(candidates.ids) == {item.id for item in PASSAGES} - set(question.hidden)
 
 
 def test_an_index_of_vectors_names_its_model():

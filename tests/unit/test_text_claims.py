@@ -12,10 +12,11 @@ import pytest
 from wellread.claims import text_run
 from wellread.claims.claim import Figures
 from wellread.claims.retro import RETRO
-from wellread.claims.rules import Above
+from wellread.claims.rules import Above, interval
 from wellread.claims.text_claim import TextAsk, TextClaim, TextVariant, Training
 from wellread.claims.text_run import TextRuns, TextSettings, run_text_claim
 from wellread.config import from_mapping
+from wellread.evaluation.language import TextScores, bits_difference, bits_per_byte
 from wellread.nn.tokenizers import Tokenizer, train_tokenizer
 from wellread.retrieval.chunks import Document, write_chunks
 from wellread.retrieval.neighbours import Neighbours
@@ -122,6 +123,22 @@ def test_scores_are_bits_per_byte_of_all_documents(runs, claim):
     measured = text_run._measured([found])
     assert measured.em.shape == (1, 5)
     assert measured.mean == pytest.approx(1000 * sum(found["bits"]) / sum(found["bytes"]))
+
+
+def test_intervals_are_those_of_bits_per_byte_over_documents():
+    """As a bootstrap of the ratio itself, within the noise of 2,000 draws; documents of very different lengths."""
+    draw = np.random.default_rng(0)
+    lengths = np.exp(draw.normal(9, 1, 40)).round()
+    first = lengths * draw.normal(1.5, 0.1, 40)
+    second = first - lengths * draw.normal(0.02, 0.01, 40)
+    scores = [TextScores(bits * np.log(2), lengths, lengths, *[np.arange(40)] * 2) for bits in (first, second)]
+    found = [text_run._measured([{"bits": bits.tolist(), "bytes": lengths.tolist()}]) for bits in (first, second)]
+    level, right = interval(found[0]), bits_per_byte(scores[0])
+    assert level == pytest.approx((1000 * right.low, 1000 * right.high), abs=10)
+    assert level[1] - level[0] == pytest.approx(1000 * (right.high - right.low), rel=0.1)
+    less, wanted = Above("less", {"a": 1, "b": -1}).judge(dict(zip("ab", found))), bits_difference(*scores)
+    assert less.value == pytest.approx(1000 * wanted.value)
+    assert (less.low, less.high) == pytest.approx((1000 * wanted.low, 1000 * wanted.high), abs=1)
 
 
 def test_documents_without_a_counted_chunk_stay_in_the_pairs(runs, claim):

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import shutil
 from dataclasses import replace
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -12,6 +14,7 @@ import torch
 from wellread.evaluation.language import bits_difference, bits_per_byte, by_overlap
 from wellread.model import build_model, load_model
 from wellread.nn.tokenizers import Tokenizer, train_tokenizer
+from wellread.retrieval.chunk_database import fingerprint_of
 from wellread.retrieval.chunks import ChunkTexts, Document, write_chunks
 from wellread.texts import NeighbourTexts, Windows, score_texts
 from wellread.training.config import TextsConfig
@@ -142,11 +145,29 @@ def test_what_does_not_belong_together_is_refused(folder, source, tiny):
     words = source.tokenizer
     with pytest.raises(ValueError, match=r"k=3, but .* lists 2 neighbours of a chunk; ask for fewer"):
         NeighbourTexts.open(folder / "chunks", folder / "neighbours", None, tokenizer=words, k=3)
-    with pytest.raises(ValueError, match="belong to another chunks"):
+    with pytest.raises(ValueError, match="belong to another text"):
         NeighbourTexts.open(folder / "other", folder / "neighbours", None, tokenizer=words, k=1)
     few = write_chunks(lambda: [Document("x", "stone", "")], words, folder / "few", chunk_tokens=SIZE)
     with pytest.raises(ValueError, match=r"names chunk \d+, but .* has 1; name the database that"):
         NeighbourTexts.open(folder / "chunks", folder / "neighbours", few.path, tokenizer=words, k=1)
+
+
+def test_lists_are_read_with_the_database_they_were_found_in(folder, source, monkeypatch):
+    """As far as that can be told: where the database still has its keys."""
+    words = source.tokenizer
+    database = write_chunks(lambda: [Document("x", story(1, 400), "")], words, folder / "database", chunk_tokens=SIZE)
+    NeighbourTexts.open(folder / "chunks", folder / "neighbours", database.path, tokenizer=words, k=1)
+    (database.path / "keys").mkdir()
+    keys = SimpleNamespace(open=lambda path: SimpleNamespace(fingerprint="of keys"))
+    monkeypatch.setattr("wellread.texts.Keys", keys)
+    with pytest.raises(ValueError, match=r"were not found among the chunks of .*database; name the database"):
+        NeighbourTexts.open(folder / "chunks", folder / "neighbours", database.path, tokenizer=words, k=1)
+    info = json.loads((folder / "neighbours" / "neighbours.json").read_text())
+    made = fingerprint_of(database, keys.open(database.path))
+    moved = folder / "moved"
+    shutil.copytree(folder / "neighbours", moved)
+    (moved / "neighbours.json").write_text(json.dumps(info | {"database": made}))
+    assert NeighbourTexts.open(folder / "chunks", moved, database.path, tokenizer=words, k=1).k == 1
 
 
 def test_a_model_that_cannot_read_the_texts_says_why(folder, source, model):

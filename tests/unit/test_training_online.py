@@ -160,9 +160,20 @@ def test_a_question_is_not_read_with_its_own_picture(model, corpus, tmp_path):
             assert bool(batch.candidates.picture_mask[row, place].any()) == (example.question.picture != "img1")
 
 
-def run(model: Model, corpus: Corpus, folder: Path, steps: int = 4) -> dict:
+def run(
+    model: Model, corpus: Corpus, folder: Path, steps: int = 4, save_every: int = 1, killed_at: int | None = None
+) -> dict:
     memory = online(model, corpus, folder)
-    config = TrainingConfig(steps=steps, schedule_steps=4, batch_size=4, learning_rate=1e-2, save_every=1, device="cpu")
+    plain = memory.batches.batch
+
+    def batch(step: int, *parts: int):
+        if step == killed_at:
+            raise KeyboardInterrupt
+        return plain(step, *parts)
+
+    memory.batches.batch = batch
+    sizes = {"steps": steps, "schedule_steps": 4, "batch_size": 4, "save_every": save_every}
+    config = TrainingConfig(**sizes, learning_rate=1e-2, device="cpu")
     train(model, memory.batches, config, out=folder, refresh=memory, progress=False)
     return {name: weight.detach().clone() for name, weight in model.system.named_parameters()}
 
@@ -179,6 +190,17 @@ def test_a_stopped_run_goes_on_as_an_unbroken_one(model, corpus, tmp_path):
     assert kept == ["online-000002-keys.npy", "online-000002-values.npy", "online-000002.json"]
     drop_online_memory(tmp_path / "whole")
     assert not list((tmp_path / "whole").glob("online-*"))
+
+
+def test_a_run_killed_after_a_refresh_goes_on_as_an_unbroken_one(model, corpus, tmp_path):
+    """However seldom it saves: the refresh threw away what the steps before it would have needed."""
+    first, second, third = (deepcopy(model) for _ in range(3))
+    seldom = {"save_every": 1000}
+    whole = run(first, corpus, tmp_path / "whole", **seldom)
+    with pytest.raises(KeyboardInterrupt):
+        run(second, corpus, tmp_path / "parts", killed_at=3, **seldom)
+    resumed = run(third, corpus, tmp_path / "parts", **seldom)
+    assert all(torch.equal(whole[name], resumed[name]) for name in whole)
 
 
 def test_a_run_that_finds_everything_itself_needs_no_index():

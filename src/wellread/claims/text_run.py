@@ -229,11 +229,16 @@ def run_text_claim(
 
 
 def _measured(found: list[Mapping[str, Any]]) -> Measured:
-    """Documents' bits, scaled so that their mean times PERCENT is the millibits per byte of all of them together."""
+    """A value per document, whose mean times PERCENT is the millibits per byte of all of them together.
+
+    That is a ratio of sums. Its linear part in each document (Cochran 1977, chapter 6) varies as the ratio does over
+    draws of documents, which bits that were scaled alone would not: long documents would then count as costly ones.
+    """
     rows = []
     for each in found:
-        bits = np.array(each["bits"])
-        rows.append(bits * MILLI * len(bits) / sum(each["bytes"]) / PERCENT)
+        bits, lengths = np.array(each["bits"]), np.array(each["bytes"])
+        ratio = bits.sum() / lengths.sum()
+        rows.append((ratio + (bits - ratio * lengths) / lengths.mean()) * MILLI / PERCENT)
     return Measured(np.array(rows))
 
 

@@ -61,6 +61,10 @@ def _sources(choice: Mapping[str, Any], model: Model) -> dict[str, NeighbourText
 
     found = {NONE: opened(None, 0)}
     lists = [_named(text) for text in choice["neighbours"]]
+    names = [name for name, _ in lists]
+    twice = next((name for name in names if names.count(name) > 1), None)
+    if twice is not None:
+        raise ValueError(f"--neighbours: two lists have the name {twice!r}; give each one of its own, NAME=FOLDER.")
     for name, folder in lists:
         for k in sorted(set(choice["k"]) - {0}):
             found[f"{name} k={k}"] = opened(folder, k)

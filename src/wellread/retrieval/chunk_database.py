@@ -18,7 +18,7 @@ from wellread.retrieval.chunk_index import ChunkIndex
 from wellread.retrieval.chunk_keys import ChunkEncoder, Keys
 from wellread.retrieval.chunks import ChunkTexts
 
-__all__ = ["PROBES", "ChunkDatabase", "Found", "recalled"]
+__all__ = ["PROBES", "ChunkDatabase", "Found", "fingerprint_of", "recalled"]
 
 PROBES = 32
 # Candidates compared exactly: a multiple of what is asked for, because codes mistake near keys for nearer ones ...
@@ -53,8 +53,7 @@ class ChunkDatabase:
     @property
     def fingerprint(self) -> str:
         """Hash of the texts and of how their keys were made."""
-        joined = f"{self.texts.fingerprint} {self.keys.fingerprint}"
-        return hashlib.blake2b(joined.encode(), digest_size=16).hexdigest()
+        return fingerprint_of(self.texts, self.keys)
 
     @cached_property
     def encoder(self) -> ChunkEncoder:
@@ -259,6 +258,11 @@ class ChunkDatabase:
             best = np.argsort(distances, axis=1)[:, :keep]
             numbers, distances = (np.take_along_axis(values, best, 1) for values in (numbers, distances))
         return self._nearest(keys, np.where(np.isinf(distances), -1, numbers), k, own)
+
+
+def fingerprint_of(texts: ChunkTexts, keys: Keys) -> str:
+    """The fingerprint of a database of these chunks and keys, for those who need no more of it."""
+    return hashlib.blake2b(f"{texts.fingerprint} {keys.fingerprint}".encode(), digest_size=16).hexdigest()
 
 
 def recalled(found: np.ndarray, right: np.ndarray) -> float:

@@ -49,8 +49,7 @@ if TYPE_CHECKING:
 
 __all__ = ["Reveal", "RevealConfig"]
 
-# Where entries stand for encoders that go by distances: too far from the question for it to matter.
-ENTRIES_AT = 1000
+ENTRIES_AT = 1000  # where entries stand for encoders that go by distances: too far from the question to matter
 # Of the nets that are added to the reader: their sizes in the config, and those that decide what is stored.
 SIZES = ("head_layers", "key_dim", "num_latents", "compress", "perceiver_layers", "picture_dim", "picture_colours")
 SIZES += ("patches", "patch_width")
@@ -176,8 +175,7 @@ class Reveal(FusionSystem):
     def read(self, inputs: Inputs, candidates: CandidateBatch) -> Reading:
         """Question and values fused, and the text of the best entries: [batch, tokens, dim].
 
-        scores: gated relevance over temperature, [batch, passages]. extras: chance, p(z | x), and gate, the gate of
-        each candidate's source, [batch, passages].
+        [batch, passages]: scores, gated relevance over temperature; extras: chance, p(z | x), and gate, of the source.
         """
         question = self._question(inputs)
         probes, gates = self._probes(question)

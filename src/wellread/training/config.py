@@ -65,11 +65,12 @@ class TrainingConfig:
     another to save room; neither it nor the number of processes changes the result, but for rounding and for
     what dropout draws. warmup: steps over which the rate rises from 0. clip: largest norm of all gradients
     together, 0 for none. precision: of the computation; weights are always fp32. save_every, evaluate_every,
-    log_every: steps; saving and evaluating with 0 only at the end. keep_best: the metric of the dev questions by
-    which out/best is chosen. device: "auto" takes an accelerator where there is one. freeze: weights that stay as
-    they are, by the beginnings of their names ("reader.encoder.layers.0."). schedule_steps: the step the schedule
-    ends at, None for the last; where it is given, a run may be made longer or shorter later. losses_from: the step
-    from which on a loss counts, by its name (as the log has it); 0 where none is given.
+    log_every: steps; saving and evaluating with 0 only at the end (before every data.refresh a run saves too).
+    keep_best: the metric of the dev questions by which out/best is chosen. device: "auto" takes an accelerator where
+    there is one. freeze: weights that stay as they are, by the beginnings of their names ("reader.encoder.layers.0.").
+    schedule_steps: the step the schedule ends at, None for the last; where it is given, a run may be made longer or
+    shorter later. losses_from: the step from which on a loss counts, by its name (as the log has it); 0 where none is
+    given.
     """
 
     steps: int = 1000

@@ -12,6 +12,7 @@ Kept in the run's folder: keys-STEP.npy, made with the weights of that step.
 from __future__ import annotations
 
 import logging
+import math
 import shutil
 import subprocess
 import sys
@@ -143,8 +144,11 @@ class LiveSearch:
             hidden = [self._row[name] for name in question.hidden if name in self._row]
             scores[row, hidden] = -torch.inf
         best = scores.topk(min(top_k, scores.shape[1]))
-        pairs = zip(best.indices.tolist(), best.values.tolist(), strict=True)
-        return [Candidates([self.ids[row] for row in rows], values) for rows, values in pairs]
+        found = []
+        for rows, values in zip(best.indices.tolist(), best.values.tolist(), strict=True):
+            count = sum(value > -math.inf for value in values)  # less where a small corpus is hidden in part
+            found.append(Candidates([self.ids[row] for row in rows[:count]], values[:count]))
+        return found
 
     @property
     def _top_k(self) -> int:
@@ -215,7 +219,7 @@ class LiveSearch:
         if not self.processes.main or self.made_at is None:
             return  # a first index of nearly the same weights is about to be made
         if self.worker is not None:
-            _LOG.warning("the refresh before step %d is not done at step %d; refresh less often.", self.made_at, step)
+            _LOG.warning("an earlier refresh is not done at step %d; refresh less often.", step)
             return
         snapshot, passages = self.folder / SNAPSHOT, self.folder / PASSAGES
         shutil.rmtree(snapshot, ignore_errors=True)

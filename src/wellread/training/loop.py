@@ -224,6 +224,8 @@ class _Run:
             waiting = self._ask(ahead, self.step)
             while self.step < self.config.steps:
                 if waiting is None:
+                    if self.live is None and self.saved < self.step:
+                        self._save()  # a refresh throws away what earlier steps would need
                     self._renew()
                     waiting = self._ask(ahead, self.step)
                 begun = time.perf_counter()

@@ -120,6 +120,11 @@ class _Prepared:
 
     def __init__(self, recipe: Recipe, folder: Path, processes: Processes, *, progress: bool) -> None:
         data = recipe.data
+        if recipe.dev and data.finds_all_itself and data.live is None:
+            raise ValueError(
+                "[dev]: with data.refresh alone nothing finds candidates for dev questions, and none would be "
+                "answered; leave [dev] out and measure the trained model with `wellread eval`, or give data.index."
+            )
         corpus = Corpus.open(data.corpus)
         finder = open_finder(index=data.index, candidates=data.candidates, cache=folder, progress=progress)
         questions = {name: _questions(task) for name, task in recipe.tasks.items()}
@@ -131,10 +136,10 @@ class _Prepared:
                 f"data.refresh={list(data.refresh)}, but {self.model.name} has no search of its own to find candidates "
                 "with; leave data.refresh out."
             )
-        if data.live and "keys" not in self.model.system.stores:
+        if data.live and ("keys" not in self.model.system.stores or self.model.system.sources):
             raise ValueError(
-                f"[data.live] searches one key per passage, which {self.model.name} does not make; give data.index or "
-                "data.candidates."
+                f"[data.live] searches one key per passage with one vector, which {self.model.name} does not make; "
+                "give data.index or data.candidates, or data.refresh."
             )
         self.memory: Memory | None = open_memory(data.memory, self.model) if data.memory else None
         self.pictures = None
@@ -201,7 +206,6 @@ class _PreparedTexts:
 
     tasks: Sequence[Task] = ()
     refresh = live = None
-    live = None
 
     def __init__(self, recipe: Recipe, folder: Path, processes: Processes, *, progress: bool) -> None:
         settings = recipe.training
