@@ -79,3 +79,16 @@ def test_two_lists_of_one_name_are_refused(place, wellread):
     answer = wellread(command(place, "--neighbours", f"{place}/lists", "--neighbours", f"{place}/other/lists"))
     assert answer.code == 2
     assert "--neighbours: two lists have the name 'lists'; give each one of its own, NAME=FOLDER." in answer.err
+
+
+@pytest.mark.parametrize("option", ["--answers said.jsonl", "--split test", "--top-k 3", "--memory memory"])
+def test_options_of_questions_do_not_go_with_texts(place, wellread, option):
+    answer = wellread(command(place, option))
+    assert answer.code == 2
+    assert f"{option.split()[0]} belongs to --questions; leave it out." in answer.err
+
+
+def test_options_of_texts_do_not_go_with_questions(wellread):
+    answer = wellread("eval --questions dev.jsonl --neighbours lists")
+    assert answer.code == 2
+    assert "--neighbours belongs to --texts; leave it out." in answer.err

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import click
+from click.core import ParameterSource
 
 from wellread.cli.opening import answering_options, opened
 from wellread.cli.output import POSITIVE, emit, json_option, say
 
 DEPTH = 100  # passages retrieved for the measures of retrieval; the reader gets the first --top-k
+OF_TEXTS = ("neighbours", "database", "k", "sequence_chunks", "overlap", "shuffled")
+OF_QUESTIONS = ("memory", "corpus", "index", "pictures", "top_k", "beams", "split", "timed", "keep", "run_out")
 
 
 @click.command()
@@ -60,6 +64,7 @@ def command(as_json: bool, keep: str | None, run_out: str | None, **choice: Any)
     """
     if (choice["questions"] is None) == (choice["texts"] is None):
         raise ValueError("--questions and --texts: give one of them, questions to answer or texts to score.")
+    _check_options(OF_QUESTIONS if choice["questions"] is None else OF_TEXTS)
     if choice["texts"] is not None:
         from wellread.cli.evaluate_texts import evaluate_texts
 
@@ -99,6 +104,15 @@ def command(as_json: bool, keep: str | None, run_out: str | None, **choice: Any)
         _write(keep, questions, answers)
     result = {"system": pipeline.model.name, **report.to_json()}
     emit(result, as_json, report.to_markdown())
+
+
+def _check_options(without: Sequence[str]) -> None:
+    """ValueError where an option was given that would change nothing."""
+    context = click.get_current_context()
+    for option in context.command.params:
+        if option.name in without and context.get_parameter_source(option.name) is ParameterSource.COMMANDLINE:
+            other = "--questions" if without is OF_QUESTIONS else "--texts"
+            raise ValueError(f"{option.opts[0]} belongs to {other}; leave it out.")
 
 
 def _write(path: str, questions: list, answers: list) -> None:
