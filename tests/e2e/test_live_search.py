@@ -204,6 +204,14 @@ def test_inverse_cloze_reads_its_own_passage_less_the_sentence(home, tmp_path):
     assert not list(tmp_path.glob("keys-*.npy"))  # nothing was sought
 
 
+def test_inverse_cloze_of_another_corpus_is_refused(home, tmp_path):
+    Corpus.write(PASSAGES[:4], tmp_path / "few")
+    table = recipe(home, steps=1, task="cloze")
+    other = replace(table, data=replace(table.data, corpus=tmp_path / "few"))
+    with pytest.raises(ValueError, match=r"asks for its own passage, which corpus .*few does not have; make the"):
+        run_recipe(other, tmp_path / "run", progress=False)
+
+
 def test_a_memory_of_other_weights_is_no_first_index(home, tmp_path):
     other = load_model(home / "model")
     with torch.no_grad():

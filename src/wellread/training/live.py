@@ -87,6 +87,13 @@ class LiveSearch:
         self.ids = passages.ids
         self._row = {name: row for row, name in enumerate(self.ids)}
         self._keys, self._maybe_newer = torch.zeros(0), True
+        own = [question for task in batches.tasks for question in task.questions if question.task in OWN_PASSAGE]
+        lost = next((question for question in own if not set(question.positive[:1]) & self._row.keys()), None)
+        if lost is not None:
+            raise ValueError(
+                f"question {lost.id!r} asks for its own passage, which corpus {data.corpus} does not have; make the "
+                "questions of the corpus that is searched (wellread questions cloze CORPUS)."
+            )
 
     # -- the loop's side -----------------------------------------------------------------------------------
 
