@@ -5,7 +5,7 @@ before:   `wellread reproduce realm-retrieval-helps` (its runs are the models)
 
 Of every question whose own passage is hidden: the log-probability of the right fill, per token, which tells models
 apart long before they are right (how often they are is what the claim counts). Differences are paired, with 95 %
-intervals over questions. --without: a model that was trained without passages. --control: read the passages of others too.
+intervals over questions. --without: a model trained without passages. --control: read the passages of others too.
 """
 
 from __future__ import annotations
