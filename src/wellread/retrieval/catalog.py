@@ -111,6 +111,20 @@ class Catalog:
             self._masks[key] = np.logical_and.reduce(masks)
         return self._masks[key]
 
+    def places_in(self, name: str, options: Sequence[Any]) -> np.ndarray:
+        """[passages] int64: which of the options each passage has under a metadata key, -1 for none of them."""
+        places = np.full(len(self), -1, dtype=np.int64)
+        if len(self) == 0:
+            return places
+        known = pa.array([_encode(option) for option in options], pa.string())
+        column = self.table["metadata"].combine_chunks()
+        entries = pa.ListArray.from_arrays(column.offsets, _entries(column))
+        parents, flat = pc.list_parent_indices(entries), entries.flatten()
+        there = pc.equal(flat.field(0), name)
+        found = pc.fill_null(pc.index_in(flat.field(1).filter(there), value_set=known), -1)
+        places[parents.filter(there).to_numpy()] = found.to_numpy(zero_copy_only=False)
+        return places
+
     def _matches(self, name: str, options: list[str]) -> np.ndarray:
         mask = np.zeros(len(self), dtype=bool)
         start = 0

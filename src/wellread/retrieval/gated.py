@@ -43,14 +43,17 @@ class GatedRetriever(VectorRetriever):
             options |= {"encoder": encoder, "sources": list(encoder.sources)}
         return super().build(passages, out, overwrite=overwrite, **options)
 
+    def _load(self) -> None:
+        super()._load()
+        self._places = [segment.catalog.places_in("source", self.options.sources) for segment in self.segments]
+
     def _search(self, probes: list[Probe], top_k: int, where: dict[str, Any]) -> list[Candidates]:
         rows = self._rows(probes)
         found: list[list[list[Hits]]] = []  # per source and segment, one Hits per probe
         allowed = self.allowed(where)
-        for place, source in enumerate(self.options.sources):
-            own = [segment.catalog.mask({"source": source}) for segment in self.segments]
-            if any(mask.any() for mask in own):
-                some = [these & mask for these, mask in zip(allowed, own)]
+        for place in range(len(self.options.sources)):
+            some = [these & (places == place) for these, places in zip(allowed, self._places)]
+            if any(mask.any() for mask in some):
                 vectors = np.ascontiguousarray(rows[:, place])
                 pairs = zip(self.segments, some)
                 found.append([self._search_segment(*pair, vectors, top_k) for pair in pairs])
