@@ -39,8 +39,8 @@ def decoder_from(
     heads: int = 4,
     **aside: Any,
 ) -> tuple[LlamaDecoder, Tokenizer]:
-    """A decoder and its tokenizer from a hub folder, a .gguf file, "default" for SmolLM2-135M-Instruct where its package is
-    installed, or "scratch".
+    """A decoder and its tokenizer from a hub folder, a .gguf file, "default" for SmolLM2-135M-Instruct where its
+    package is installed, or "scratch".
 
     texts, tokenizer, vocab_size, dim, layers, heads: for "scratch", see `decoder_from_scratch`. dropout: None for none.
     aside: what other kinds of nets are made with.
