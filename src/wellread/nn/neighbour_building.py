@@ -23,9 +23,11 @@ def build_neighbour_nets(
     encoder_dim: int = 0,
     encoder_heads: int = 0,
     encoder_cross: Sequence[int] = (0,),
+    normed: bool = True,
     seed: int = 0,
 ) -> tuple[NeighbourEncoder, nn.ModuleDict]:
-    """The encoder, and layer number -> cross-attention. encoder_dim, encoder_heads: 0 for the reader's."""
+    """The encoder, and layer number -> cross-attention. encoder_dim, encoder_heads: 0 for the reader's. normed: of the
+    words the encoder begins with, see there."""
     sizes = reader.config
     dim, heads = encoder_dim or sizes.dim, encoder_heads or sizes.num_heads
     shape = {"num_layers": encoder_layers}
@@ -36,7 +38,11 @@ def build_neighbour_nets(
     with torch.random.fork_rng(devices=[]):
         torch.default_generator.manual_seed(seed)
         encoder = NeighbourEncoder(
-            replace(sizes, **shape), embedded_dim=sizes.dim, chunk_dim=sizes.dim, cross_layers=encoder_cross
+            replace(sizes, **shape),
+            embedded_dim=sizes.dim,
+            chunk_dim=sizes.dim,
+            cross_layers=encoder_cross,
+            normed=normed,
         )
         cross = {
             str(layer): ChunkedCrossAttention(sizes.dim, dim, **of_heads, epsilon=sizes.norm_epsilon)

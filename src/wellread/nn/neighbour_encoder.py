@@ -10,6 +10,7 @@ from collections.abc import Sequence
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional
 
 from wellread.nn.attention import score_mask
 from wellread.nn.chunked_attention import CrossAttention
@@ -24,14 +25,22 @@ class NeighbourEncoder(nn.Module):
     """Encodes neighbours under their chunk.
 
     config: sizes of its layers; the vocabulary is not used, words are embedded by the decoder. embedded_dim: width of
-    those embeddings. chunk_dim: width of the chunk's states. cross_layers: the layers that read the chunk.
+    those embeddings. chunk_dim: width of the chunk's states. cross_layers: the layers that read the chunk. normed:
+    bring all words to one length first, so that what a rare word is (its embedding has hardly moved) does not drown in
+    what the layers add; not for layers that are copies, which know the embeddings as they are.
     """
 
     def __init__(
-        self, config: LlamaConfig, *, embedded_dim: int, chunk_dim: int, cross_layers: Sequence[int] = (0,)
+        self,
+        config: LlamaConfig,
+        *,
+        embedded_dim: int,
+        chunk_dim: int,
+        cross_layers: Sequence[int] = (0,),
+        normed: bool = True,
     ) -> None:
         super().__init__()
-        self.config, self.dim = config, config.dim
+        self.config, self.dim, self.normed = config, config.dim, normed
         self.widen = None if embedded_dim == config.dim else nn.Linear(embedded_dim, config.dim, bias=False)
         self.layers = nn.ModuleList(LlamaLayer(config) for _ in range(config.num_layers))
         heads = {"num_heads": config.num_heads, "key_heads": config.num_key_heads, "head_dim": config.head_dim}
@@ -50,6 +59,8 @@ class NeighbourEncoder(nn.Module):
         neighbours of a row were found for.
         """
         rows, neighbours, tokens = mask.shape
+        if self.normed:
+            embedded = functional.rms_norm(embedded, embedded.shape[-1:])
         states = embedded if self.widen is None else self.widen(embedded)
         states = states.flatten(0, 1)
         joined = score_mask(mask.flatten(0, 1), None, dtype=compute_dtype(states))

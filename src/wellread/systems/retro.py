@@ -113,7 +113,7 @@ class Retro(System):
             raise ValueError(f"cross_layers={list(layers)}, but the decoder has {depth} layers; count from 0.")
         self.config = replace(config, cross_layers=tuple(sorted(layers)))
         sizes = {name: getattr(config, name) for name in ("encoder_layers", "encoder_dim", "encoder_heads")}
-        more = {"encoder_cross": config.encoder_cross, "seed": config.seed}
+        more = {"encoder_cross": config.encoder_cross, "seed": config.seed, "normed": not config.copy_reader}
         self.neighbours, self.cross = build_neighbour_nets(reader, cross_layers=sorted(layers), **sizes, **more)
         if config.copy_reader:
             copy_reader(reader, self.neighbours, self.cross)
