@@ -317,3 +317,17 @@ def test_copies_of_the_reader(tiny):
 def test_options_that_cannot_be(options, message, tiny):
     with pytest.raises(ValueError, match=message):
         tiny.system("retro", **options)
+
+
+def test_the_length_of_a_words_embedding_does_not_matter_to_a_new_encoder(tiny):
+    from wellread.systems.retro import Retro, RetroConfig
+
+    reader = tiny.nets("decoder", "t5", layers=4)
+    mask = torch.ones(1, 2, 5, dtype=torch.bool)
+    words, chunks = torch.randn(1, 2, 5, 16), torch.randn(1, SIZE, 16)
+    for copies in (False, True):
+        encoder = Retro(RetroConfig(chunk_tokens=SIZE, copy_reader=copies), reader).neighbours
+        with torch.no_grad():
+            plain, longer = encoder(words, mask, chunks), encoder(7 * words, mask, chunks)
+        # The norm's epsilon keeps them from being equal.
+        assert torch.allclose(plain, longer, rtol=0, atol=1e-3) is not copies

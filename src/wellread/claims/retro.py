@@ -12,8 +12,16 @@ __all__ = ["RETRO"]
 
 NET = {"kind": "scratch", "scratch": {"dim": 192, "layers": 4, "heads": 4}}
 SYSTEM = {"name": "retro", "cross_layers": [1, 3], "encoder_layers": 2, "encoder_dim": 96, "encoder_heads": 2}
-WITH = Training("with", {"init": NET, "system": SYSTEM}, steps=10 / 3)
 WITHOUT = Training("without", {"init": NET, "system": SYSTEM, "texts": {"k": 0}}, steps=10 / 3)
+# The language model first, then what reads neighbours: a million tokens are too few to learn both at once.
+READS = {"name": "retro", "cross_layers": [2, 3], "encoder_layers": 2}
+FROZEN = {"freeze": ["reader."], "learning_rate": 1.5e-3, "warmup": 20}
+WITH = Training(
+    "with",
+    {"system": READS, "training": FROZEN, "texts": {"documents": 600}},
+    steps=8 / 3,
+    start=WITHOUT,
+)
 
 FIT = Path("runs/retro/fit")
 SMALL_MODEL = {
@@ -31,10 +39,11 @@ FITTED = Training(
     held=FIT / "valid",
 )
 NOTHING = TextAsk(k=0)
-NOTE = (
-    "Four layers of 192, 3.7 million weights, a million tokens: the paper's smallest model has 150 million weights and "
+NOTE = "A decoder of four layers of 192 that was trained on a million tokens, then stayed as it was while what reads "
+NOTE += (
+    "neighbours was trained on 800 thousand; the paper trains both at once, at its smallest 150 million weights on 420 "
 )
-NOTE += "saw 420 billion tokens. Keys are MiniLM's word states weighted by rarity. "
+NOTE += "billion tokens. Keys are MiniLM's word states weighted by rarity. "
 
 
 def _off(training: Training, x: float, series: str) -> TextVariant:
@@ -49,11 +58,10 @@ SIZE = TextClaim(
     says="With neighbours a language model needs fewer bits per byte of held-out text than without, and the fewer the "
     "larger the database is.",
     variants={
-        "without": _off(WITHOUT, 0.0, "trained without neighbours"),
-        "off": _off(WITH, 0.0, "trained with neighbours"),
-        "1x": TextVariant(WITH, TextAsk(share=1 / 16), 1.0, "trained with neighbours"),
-        "4x": TextVariant(WITH, TextAsk(share=1 / 4), 4.0, "trained with neighbours"),
-        "16x": TextVariant(WITH, TextAsk(), 16.0, "trained with neighbours"),
+        "without": _off(WITHOUT, 0.0, "without neighbours"),
+        "1x": TextVariant(WITH, TextAsk(share=1 / 16), 1.0, "with neighbours"),
+        "4x": TextVariant(WITH, TextAsk(share=1 / 4), 4.0, "with neighbours"),
+        "16x": TextVariant(WITH, TextAsk(), 16.0, "with neighbours"),
     },
     rules=(
         Above("with the whole database it needs fewer bits than without any", {"without": 1, "16x": -1}),
@@ -78,8 +86,7 @@ NEIGHBOURS = TextClaim(
     says="The more neighbours of a chunk are read, the fewer bits per byte are needed, also beyond the number it was "
     "trained with.",
     variants={
-        "without": _off(WITHOUT, 0.0, "trained without neighbours"),
-        "off": _off(WITH, 0.0, "trained with 2 neighbours"),
+        "without": _off(WITHOUT, 0.0, "without neighbours"),
         **COUNTS,
         "shuffled": TextVariant(WITH, TextAsk(shuffled=True), 2.0, "other chunks' neighbours"),
     },

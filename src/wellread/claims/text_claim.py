@@ -21,13 +21,15 @@ MEASURE = "millibits per byte"
 @dataclass(frozen=True)
 class Training:
     """A training on texts: tables of a recipe laid over the template. steps: share of the budget's. held: folder of the
-    held-out texts that it is judged by. database: of the chunks that neighbours come from."""
+    held-out texts that it is judged by. database: of the chunks that neighbours come from. start: the training whose
+    model it begins with, instead of what the recipe says."""
 
     name: str
     changes: Mapping[str, Mapping[str, Any]]
     steps: float = 1.0
     held: Path = Path("runs/retro/wiki18/test")
     database: Path = Path("runs/retro/wiki18/database")
+    start: Training | None = None
 
 
 @dataclass(frozen=True)

@@ -73,7 +73,7 @@ class TextRuns:
         for training in {variant.training.name: variant.training for variant in claim.variants.values()}.values():
             tables = self.written(training, 0)
             named = [tables["texts"].get(key) for key in ("chunks", "neighbours", "database")]
-            start = tables["init"].get("from")
+            start = None if training.start else tables["init"].get("from")
             places += [training.held, training.database, *named, start]
         found = dict.fromkeys(Path(place) for place in places if place)
         return [place for place in found if not place.exists()]
@@ -103,6 +103,8 @@ class TextRuns:
             template.setdefault(table, {})[key] = value
         steps = round(self.settings.steps * training.steps)
         template["training"] |= {"steps": max(steps, 1), "seed": seed}
+        if training.start is not None:
+            template["init"] = {"from": str(self.folder(training.start, seed) / "last")}
         return template
 
     def folder(self, training: Training, seed: int) -> Path:
@@ -115,14 +117,19 @@ class TextRuns:
         for table, keys in {"texts": ("chunks", "database", "neighbours"), "training": ("save_every",)}.items():
             for key in keys:
                 left[table].pop(key, None)
-        trained = round(self.settings.steps * training.steps) > 0
-        return self.settings.work / f"retro-{training.name}-{_hash([left, reads, trained])}"
+        trained = [round(self.settings.steps * training.steps) > 0]
+        if training.start is not None:
+            left["init"].pop("from")
+            trained.append(self.folder(training.start, seed).name)
+        return self.settings.work / f"retro-{training.name}-{_hash([left, reads, *trained])}"
 
     def train(self, training: Training, seed: int, *, progress: bool) -> Path:
         """The trained model, trained now unless it was before. Raises Stopped."""
         folder = self.folder(training, seed)
         if (folder / DONE).is_file():
             return folder / "last"
+        if training.start is not None:
+            self.train(training.start, seed, progress=progress)
         folder.parent.mkdir(parents=True, exist_ok=True)
         recipe = parse_recipe(self.written(training, seed))
         seconds = 0.0

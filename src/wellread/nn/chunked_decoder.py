@@ -98,7 +98,8 @@ class ChunkedDecoder:
 
     def encode(self, near: Near, chunks: Tensor) -> Tensor:
         """Neighbours of rows of chunks -> [batch, chunks, neighbours, tokens, dim]. chunks: [batch, chunks, m, dim]."""
-        embedded = self.reader.embed(near.tokens.flatten(0, 1))
+        # Words are trained by the text alone: gradients through the norm of rare ones would drown its own.
+        embedded = self.reader.embed(near.tokens.flatten(0, 1)).detach()
         encoded = self.encoder(embedded, near.mask.flatten(0, 1), chunks.flatten(0, 1))
         return encoded.unflatten(0, near.tokens.shape[:2])
 

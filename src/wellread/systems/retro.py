@@ -17,9 +17,9 @@ A text is the question and what follows it. To score a target with neighbours of
 whole text: chunk u's neighbours are only seen from its last token on, so nothing is given away.
 
 Differences: the decoder is of the Llama family (rotary positions, SwiGLU) and begins every text with a start token; the
-logits of distance in the cross-attention are a table of T5's buckets; the encoder shares the decoder's word embeddings;
-the output of every cross-attention starts at zero. A chunk is sought by its tokens: the frozen Bert, which has a
-vocabulary of its own, belongs to the database.
+logits of distance in the cross-attention are a table of T5's buckets; the encoder reads the decoder's word embeddings
+and does not train them; the output of every cross-attention starts at zero. A chunk is sought by its tokens: the frozen
+Bert, which has a vocabulary of its own, belongs to the database.
 """
 
 from __future__ import annotations
