@@ -286,7 +286,7 @@ def test_a_new_retro_says_what_its_reader_says(tiny):
     reader = tiny.nets("decoder", "t5", layers=4)
     asked, found = text(), neighbours()
     plain = reader.logits(reader(asked.tokens, asked.mask)).log_softmax(-1)
-    for options in ({}, {"copy_reader": True}, {"encoder_dim": 8, "encoder_heads": 2}):
+    for options in ({}, {"copy_reader": True}, {"read_words": True}, {"encoder_dim": 8, "encoder_heads": 2}):
         system = Retro(RetroConfig(chunk_tokens=SIZE, **options), reader).eval()
         assert system.config.cross_layers == (2,)
         read = system.decoder.read(asked.tokens, asked.mask, by_chunk(found, asked.mask.sum(-1) // SIZE)[0])
@@ -311,7 +311,8 @@ def test_copies_of_the_reader(tiny):
         ({"encoder_layers": 0}, "encoder_layers=0; it must be at least 1"),
         ({"encoder_cross": [2]}, r"encoder_cross=\[2\], but the encoder has 2 layers; count from 0"),
         ({"cross_layers": [1, 3]}, r"cross_layers=\[1, 3\], but the decoder has 3 layers; count from 0"),
-        ({"copy_reader": True, "encoder_dim": 8}, "copy_reader with encoder_dim=8 and encoder_heads=0; copies have"),
+        ({"copy_reader": True, "read_words": True}, "copy_reader and read_words are two starts; choose one"),
+        ({"copy_reader": True, "encoder_dim": 8}, "copy_reader or read_words with encoder_dim=8 and encoder_heads=0"),
     ],
 )
 def test_options_that_cannot_be(options, message, tiny):

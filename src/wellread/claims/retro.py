@@ -26,7 +26,7 @@ WITH = Training(
 FIT = Path("runs/retro/fit")
 SMALL_MODEL = {
     "init": {"from": "runs/retro/smollm2"},
-    "system": {"name": "retro", "cross_layers": [20, 26], "encoder_layers": 2, "copy_reader": True},
+    "system": {"name": "retro", "cross_layers": [20, 26], "encoder_layers": 2, "read_words": True},
 }
 FITTED = Training(
     "fitted",

@@ -54,7 +54,8 @@ class RetroConfig:
     """chunk_tokens: tokens between two searches. cross_layers: the layers of the decoder that read neighbours, counted
     from 0; none given: every third one from the middle on. encoder_layers, encoder_dim, encoder_heads: of the encoder
     of neighbours, 0 for the decoder's width and heads. encoder_cross: its layers that read the chunk. copy_reader: its
-    layers, and the queries, keys and values of the cross-attention, start as copies of the decoder's. seed: of the
+    layers, and the queries, keys and values of the cross-attention, start as copies of the decoder's. read_words: the
+    encoder adds nothing to its words at first, and these are compared with states, and read, as they are. seed: of the
     first weights of encoder and cross-attention.
     """
 
@@ -65,6 +66,7 @@ class RetroConfig:
     encoder_heads: int = 0
     encoder_cross: tuple[int, ...] = (0,)
     copy_reader: bool = False
+    read_words: bool = False
     seed: int = 0
 
     def __post_init__(self) -> None:
@@ -76,10 +78,11 @@ class RetroConfig:
             f"encoder_cross={layers}, but the encoder has {self.encoder_layers} layers; count from 0.",
         )
         require(
-            not (self.copy_reader and (self.encoder_dim or self.encoder_heads)),
-            f"copy_reader with encoder_dim={self.encoder_dim} and encoder_heads={self.encoder_heads}; copies have the "
-            "decoder's sizes, leave both at 0.",
+            not ((self.copy_reader or self.read_words) and (self.encoder_dim or self.encoder_heads)),
+            f"copy_reader or read_words with encoder_dim={self.encoder_dim} and encoder_heads={self.encoder_heads}; "
+            "they need the decoder's sizes, leave both at 0.",
         )
+        require(not (self.copy_reader and self.read_words), "copy_reader and read_words are two starts; choose one.")
 
 
 @dataclass
@@ -113,7 +116,8 @@ class Retro(System):
             raise ValueError(f"cross_layers={list(layers)}, but the decoder has {depth} layers; count from 0.")
         self.config = replace(config, cross_layers=tuple(sorted(layers)))
         sizes = {name: getattr(config, name) for name in ("encoder_layers", "encoder_dim", "encoder_heads")}
-        more = {"encoder_cross": config.encoder_cross, "seed": config.seed, "normed": not config.copy_reader}
+        more = {"encoder_cross": config.encoder_cross, "seed": config.seed, "words": config.read_words}
+        more["normed"] = not config.copy_reader
         self.neighbours, self.cross = build_neighbour_nets(reader, cross_layers=sorted(layers), **sizes, **more)
         if config.copy_reader:
             copy_reader(reader, self.neighbours, self.cross)
