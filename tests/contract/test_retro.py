@@ -280,6 +280,14 @@ def test_fitting_trains_neither_the_reader_nor_anything_below_the_first_cross_at
     assert read.states.requires_grad
 
 
+def test_texts_too_short_for_neighbours_teach_nothing_while_fitting(system):
+    system.reader.requires_grad_(False)
+    short = text((SIZE - 1,))
+    nothing = Inputs(short.tokens[:, :0], short.mask[:, :0])
+    system.losses(TrainingBatch(nothing, nobody(neighbours(((0,),))), short.tokens, short.mask))["nll"].backward()
+    assert all(not weight.grad.any() for weight in system.parameters() if weight.grad is not None)
+
+
 def test_a_new_retro_says_what_its_reader_says(tiny):
     from wellread.systems.retro import Retro, RetroConfig
 

@@ -26,7 +26,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, ClassVar
+from typing import TYPE_CHECKING
 
 import torch
 from torch.nn.functional import cross_entropy, pad
@@ -106,7 +106,6 @@ class Retro(System):
     built_on = "decoder"
     continues = True
     stores = frozenset({"tokens"})
-    train_memory: ClassVar[bool] = True
 
     def __init__(self, config: RetroConfig, reader: LlamaDecoder) -> None:
         super().__init__()
@@ -220,8 +219,12 @@ class Retro(System):
         return log_probs.masked_fill(~target_mask, 0.0).sum(-1)
 
     def losses(self, batch: TrainingBatch) -> dict[str, Tensor]:
-        parts = (batch.inputs, batch.candidates, batch.target, batch.target_mask)
-        return {"nll": nll(self.token_log_probs(*parts), batch.target_mask)}
+        said = self.token_log_probs(batch.inputs, batch.candidates, batch.target, batch.target_mask)
+        loss = nll(said, batch.target_mask)
+        if torch.is_grad_enabled() and not loss.requires_grad:
+            # A frozen reader and texts too short for neighbours: a step that teaches nothing.
+            loss = loss + 0.0 * sum(weight.sum() for weight in self.parameters() if weight.requires_grad)
+        return {"nll": loss}
 
     def generate(
         self,
