@@ -18,24 +18,24 @@ DOCS = ROOT / "docs" / "claims.md"
 ROWS = ROOT / "results" / "claims"
 HEAD = """# The papers' claims, tried
 
-The claims of LUMEN, GLIMMER, ReAtt, REALM, RETRO and REVEAL, each tried with small models and a small budget by one command:
-`wellread reproduce CLAIM` (`wellread reproduce` lists them, `--dry-run` says what one takes). {counts}
+The claims of LUMEN, GLIMMER, ReAtt, REALM, RETRO and REVEAL, each tried with small models and a small budget by one
+command: `wellread reproduce CLAIM` (`wellread reproduce` lists them, `--dry-run` says what one takes). {counts}
 
 **How to read it.** EM in percent (or what the row says: recall@20, nDCG@10) with its 95 % interval, FLOPs as counted
-for a question. Differences are judged by paired bootstrap intervals over questions and seeds. A claim *holds* where all
-its rules do, *does not hold* where one of them clearly does not, and is *undecided* where an interval holds the value
-asked for. The papers' readers are 10 to 500 times as large and trained until they converge: a claim that does not hold
-here is not refuted, and one that is undecided often wants more questions, seeds or steps. Where a figure of the paper
-is a picture without numbers, only its shape is told.
+for a question. Differences are judged by paired bootstrap intervals over questions and seeds. A claim *holds* where
+all its rules do, *does not hold* where one of them clearly does not, and is *undecided* where an interval holds the
+value asked for. The papers' readers are 10 to 500 times as large and trained until they converge: a claim that does
+not hold here is not refuted, and one that is undecided often wants more questions, seeds or steps. Where a figure of
+the paper is a picture without numbers, only its shape is told.
 
-**What they have in common.** Every run of LUMEN's and GLIMMER's claims starts from one small reader that has learned to read as a LUMEN with a third
-of live layers over a frozen memory (`recipes/squad/start.toml`). That favours readers cut at the same layer: others
-have to learn in their few steps what their layers never did. Word embeddings are frozen. Dev questions are
-squad's, with the right passage put among the candidates, unless the note says otherwise. The recipe is
-`src/wellread/data/claims/recipe.toml`. ReAtt's claims start from the default model over its memory of squad's passages
-(`--base wellread-mini --memory runs/squad/mini-memory`), and read what was found, the right passage or not. REALM's start
-from the sentence encoder, RETRO's from random weights or a language model (bits per byte, in thousandths), REVEAL's from
-the default model's layers; the notes say over what.
+**What they have in common.** Every run of LUMEN's and GLIMMER's claims starts from one small reader that has learned
+to read as a LUMEN with a third of live layers over a frozen memory (`recipes/squad/start.toml`). That favours readers
+cut at the same layer: others have to learn in their few steps what their layers never did. Word embeddings are
+frozen. Dev questions are squad's, with the right passage put among the candidates, unless the note says otherwise.
+The recipe is `src/wellread/data/claims/recipe.toml`. ReAtt's claims start from the default model over its memory of
+squad's passages (`--base wellread-mini --memory runs/squad/mini-memory`), and read what was found, the right passage
+or not. REALM's start from the sentence encoder, RETRO's from random weights or a language model (bits per byte, in
+thousandths), REVEAL's from the default model's layers; the notes say over what.
 """
 
 
