@@ -35,6 +35,7 @@ from wellread.pictures import Pictures
 from wellread.training.candidates import open_finder
 from wellread.training.checkpoint import FILE as CHECKPOINT
 from wellread.training.checkpoint import replace_folder
+from wellread.training.online import drop_online_memory
 from wellread.training.run import run_recipe
 
 __all__ = ["Stopped", "outstanding", "run_claim"]
@@ -119,6 +120,7 @@ def train(planner: Planner, planned: Planned, *, progress: bool = False) -> None
             done |= {"steps": report.steps, "seconds": _seconds(planned.folder)}
             # What is only needed to go on takes more room than the model itself.
             (planned.folder / CHECKPOINT).unlink()
+            drop_online_memory(planned.folder)
         else:
             system = planned.recipe.system
             model = as_system(load_model(planned.recipe.init.from_), system["name"], planned.recipe.system_options)
