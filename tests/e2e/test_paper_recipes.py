@@ -94,7 +94,8 @@ def _places(monkeypatch, tmp_path):
 
 @pytest.mark.parametrize("path", RECIPES, ids=lambda path: str(path.relative_to(ROOT / "recipes")))
 def test_every_recipe_is_valid(path):
-    assert load_recipe(path).tasks
+    recipe = load_recipe(path)
+    assert bool(recipe.tasks) != bool(recipe.texts)
 
 
 def test_every_part_is_used():
@@ -104,7 +105,7 @@ def test_every_part_is_used():
         return below.union(*map(extended, below))
 
     used = set().union(*map(extended, RECIPES))
-    assert used == set((ROOT / "recipes").rglob("parts/*.toml"))
+    assert set((ROOT / "recipes").rglob("parts/*.toml")) <= used
 
 
 @pytest.mark.parametrize("path", PAPER_RECIPES, ids=lambda path: path.stem)

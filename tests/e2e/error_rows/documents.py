@@ -90,7 +90,7 @@ TOPICS: dict[str, list[Row]] = {
             "unknown-retriever",
             "a retriever that does not exist",
             "index corpus --retriever bm25 --out new",
-            r"retriever='bm25' is unknown; use one of: lexical, dense, visual, reatt, vectors, hybrid, given\.",
+            r"retriever='bm25' is unknown; use one of: lexical, dense, visual, reatt, vectors, reveal, hybrid, given\.",
         ),
         Row(
             "tokens-without-a-model",

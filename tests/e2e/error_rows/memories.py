@@ -79,7 +79,7 @@ TOPICS: dict[str, list[Row]] = {
             "memory-retriever",
             "a retriever that does not exist",
             "memorize corpus --model model --retriever bm25 --out new",
-            r"retriever='bm25' is unknown; use one of: lexical, dense, visual, reatt, vectors, hybrid, given\.",
+            r"retriever='bm25' is unknown; use one of: lexical, dense, visual, reatt, vectors, reveal, hybrid, given\.",
         ),
         Row(
             "memory-add-taken",
