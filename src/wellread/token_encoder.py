@@ -42,8 +42,7 @@ class ModelTokens:
     ) -> None:
         if model.system.retriever is None:
             raise ValueError(
-                f"{model.name} has no search of its own; use a model of a system that retrieves, such as reatt, or "
-                "another retriever."
+                f"{model.name} has no search of its own; use a model of a system that retrieves, or another retriever."
             )
         if memory is not None:
             check(memory.fingerprint, model.fingerprint(), model.system.bound_to)

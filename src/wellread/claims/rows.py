@@ -2,18 +2,66 @@
 
 from __future__ import annotations
 
+import datetime
 import json
+import math
 import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from wellread.claims import CLAIMS
 from wellread.claims.claim import Claim
+from wellread.claims.rules import HOLDS, UNDECIDED, Judgement, verdict
+from wellread.evaluation.report import hardware
 
-__all__ = ["NOT_RUN", "read_rows", "state", "table", "write_row"]
+if TYPE_CHECKING:
+    from wellread.claims.text_claim import TextClaim
+
+__all__ = ["NOT_RUN", "judged_row", "number", "read_rows", "state", "table", "write_row"]
 
 NOT_RUN = "not run"
+
+
+def judged_row(
+    claim: Claim | TextClaim,
+    judged: Sequence[Judgement],
+    variants: Sequence[Mapping[str, Any]],
+    *,
+    budget: Mapping[str, Any],
+    seeds: int,
+) -> dict[str, Any]:
+    """What is kept of a claim that was run. judged: its rules; variants: what was measured of each."""
+    found = verdict(judged)
+    return {
+        "claim": claim.id,
+        "paper": claim.paper,
+        "where": claim.where,
+        "says": claim.says,
+        "verdict": found,
+        "holds": None if found == UNDECIDED else found == HOLDS,
+        "rules": [
+            {
+                "says": each.says,
+                "verdict": each.verdict,
+                "value": number(each.value),
+                "interval": [number(each.low), number(each.high)],
+            }
+            for each in judged
+        ],
+        "rows": list(variants),
+        "figures": {"says": claim.figures.says, "series": claim.figures.series},
+        "note": claim.note,
+        "budget": dict(budget),
+        "seeds": list(range(seeds)),
+        "hardware": hardware(),
+        "date": datetime.date.today().isoformat(),
+    }
+
+
+def number(value: float) -> float | None:
+    """As it is written in a row: three places, None where there is none."""
+    return None if math.isnan(value) else round(value, 3)
 
 
 def write_row(folder: Path, row: Mapping[str, Any]) -> Path:

@@ -7,9 +7,7 @@ asked-HASH.json   what it answered, when it was asked in the way of that hash
 
 from __future__ import annotations
 
-import datetime
 import json
-import math
 import shlex
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -21,8 +19,8 @@ from filelock import FileLock
 from wellread.claims.claim import Ask, Claim, Variant
 from wellread.claims.measure import Asked, ask_all, dev_questions, with_gold
 from wellread.claims.plan import DEV, Planned, Planner
-from wellread.claims.rows import read_rows, write_row
-from wellread.claims.rules import HOLDS, UNDECIDED, Measured, interval, verdict
+from wellread.claims.rows import judged_row, number, read_rows, write_row
+from wellread.claims.rules import Measured, interval
 from wellread.claims.searching import SearchPlaces, forget, rank_of_right, search_all
 from wellread.claims.starts import STARTS
 from wellread.corpus.store import Corpus
@@ -222,44 +220,22 @@ def _measured(planner: Planner, runs: Sequence[Planned], ask: Ask) -> Measured:
 def _row(
     planner: Planner, claim: Claim, runs: Mapping[str, Sequence[Planned]], measured: Mapping[str, Measured]
 ) -> dict[str, Any]:
-    judged = [rule.judge(measured) for rule in claim.rules]
-    found = verdict(judged)
     first = next(iter(runs.values()))[0].recipe.training
-    questions = next(iter(measured.values())).em.shape[1]
     settings = planner.settings
-    return {
-        "claim": claim.id,
-        "paper": claim.paper,
-        "where": claim.where,
-        "says": claim.says,
-        "verdict": found,
-        "holds": None if found == UNDECIDED else found == HOLDS,
-        "rules": [
-            {
-                "says": each.says,
-                "verdict": each.verdict,
-                "value": _number(each.value),
-                "interval": [_number(each.low), _number(each.high)],
-            }
-            for each in judged
-        ],
-        "rows": [
-            _variant(planner, name, variant, runs[name], measured[name]) for name, variant in claim.variants.items()
-        ],
-        "figures": {"says": claim.figures.says, "series": claim.figures.series},
-        "note": claim.note,
-        "budget": {
+    return judged_row(
+        claim,
+        [rule.judge(measured) for rule in claim.rules],
+        [_variant(planner, name, variant, runs[name], measured[name]) for name, variant in claim.variants.items()],
+        budget={
             "steps": settings.steps,
             "batch_size": first.batch_size,
             "passages": settings.passages,
-            "questions": questions,
+            "questions": next(iter(measured.values())).em.shape[1],
             "base": str(settings.base),
             "base_hash": planner.digest(planner.base),
         },
-        "seeds": list(range(settings.seeds)),
-        "hardware": hardware(),
-        "date": datetime.date.today().isoformat(),
-    }
+        seeds=settings.seeds,
+    )
 
 
 def _variant(
@@ -287,14 +263,10 @@ def _variant(
         "interval": [round(low, 2), round(high, 2)],
         "right_passage_read": round(100 * float(np.mean(kept)), 1) if kept else None,
         "gflops": round(measured.gflops, 4),
-        "samples_per_tflop": _number(measured.samples_per_tflop),
+        "samples_per_tflop": number(measured.samples_per_tflop),
         "recipes": [planned.key for planned in runs],
         "seconds": [json.loads((run.folder / DONE).read_text(encoding="utf8"))["seconds"] for run in runs],
     }
-
-
-def _number(value: float) -> float | None:
-    return None if math.isnan(value) else round(value, 3)
 
 
 # -- the plot ----------------------------------------------------------------------------------------------

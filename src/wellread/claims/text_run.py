@@ -7,10 +7,8 @@ they were asked. What is there is taken over, so a claim goes on where it was st
 from __future__ import annotations
 
 import copy
-import datetime
 import hashlib
 import json
-import math
 import tomllib
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field, replace
@@ -20,8 +18,8 @@ from typing import Any
 
 import numpy as np
 
-from wellread.claims.rows import read_rows, write_row
-from wellread.claims.rules import HOLDS, PERCENT, UNDECIDED, Measured, interval, verdict
+from wellread.claims.rows import judged_row, read_rows, write_row
+from wellread.claims.rules import PERCENT, Measured, interval
 from wellread.claims.run import Stopped, panels
 from wellread.claims.text_claim import MEASURE, TextAsk, TextClaim, TextVariant, Training
 from wellread.evaluation.language import TextScores, document_bits
@@ -251,38 +249,19 @@ def _measured(found: list[Mapping[str, Any]]) -> Measured:
 
 
 def _row(runs: TextRuns, claim: TextClaim, measured: Mapping[str, Measured]) -> dict[str, Any]:
-    judged = [rule.judge(measured) for rule in claim.rules]
-    found, settings = verdict(judged), runs.settings
-    batch = runs.written(next(iter(claim.variants.values())).training, 0)["training"]["batch_size"]
-    return {
-        "claim": claim.id,
-        "paper": claim.paper,
-        "where": claim.where,
-        "says": claim.says,
-        "verdict": found,
-        "holds": None if found == UNDECIDED else found == HOLDS,
-        "rules": [
-            {
-                "says": each.says,
-                "verdict": each.verdict,
-                "value": _number(each.value),
-                "interval": [_number(each.low), _number(each.high)],
-            }
-            for each in judged
-        ],
-        "rows": [_variant(runs, name, each, measured[name]) for name, each in claim.variants.items()],
-        "figures": {"says": claim.figures.says, "series": claim.figures.series},
-        "note": claim.note,
-        "budget": {
+    settings = runs.settings
+    return judged_row(
+        claim,
+        [rule.judge(measured) for rule in claim.rules],
+        [_variant(runs, name, each, measured[name]) for name, each in claim.variants.items()],
+        budget={
             "steps": settings.steps,
-            "batch_size": batch,
+            "batch_size": runs.written(next(iter(claim.variants.values())).training, 0)["training"]["batch_size"],
             "questions": next(iter(measured.values())).em.shape[1],
             "units": ["windows", "held-out documents"],
         },
-        "seeds": list(range(settings.seeds)),
-        "hardware": hardware(),
-        "date": datetime.date.today().isoformat(),
-    }
+        seeds=settings.seeds,
+    )
 
 
 def _variant(runs: TextRuns, name: str, variant: TextVariant, measured: Measured) -> dict[str, Any]:
@@ -321,7 +300,3 @@ def _fingerprint(folder: str | None, kind: str) -> Any:
 
 def _hash(value: Any) -> str:
     return hashlib.sha256(json.dumps(value, sort_keys=True, default=str).encode()).hexdigest()[:12]
-
-
-def _number(value: float) -> float | None:
-    return None if math.isnan(value) else round(value, 3)

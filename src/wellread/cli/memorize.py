@@ -18,7 +18,7 @@ from wellread.cli.output import emit, json_option
 @click.option(
     "--retriever",
     default=None,
-    help="Index kept in the memory: lexical, dense, hybrid, reatt or none. Default: the model's own search, else "
+    help="Index kept in the memory: lexical, dense, hybrid, the model's own, or none. Default: its own, else "
     "hybrid where a dense encoder is installed.",
 )
 @click.option("--batch-size", default=32, show_default=True, help="Passages encoded together.")

@@ -120,7 +120,7 @@ TOPICS: dict[str, list[Row]] = {
             "keys-of-no-search",
             "a token index of a model that does not retrieve",
             "index corpus --model model --out new",
-            r"\w+ has no search of its own; use a model of a system that retrieves, such as reatt, or another "
+            r"\w+ has no search of its own; use a model of a system that retrieves, or another "
             r"retriever\.",
         ),
         Row(
