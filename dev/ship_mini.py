@@ -31,6 +31,8 @@ from wellread.training.recipes import load_recipe
 from wellread.training.run import RECORD, check_resumable
 
 NAME = "wellread-mini"
+PACKAGED = "run.json"
+"""The record beside a packaged model."""
 MOST_BYTES = 40 << 20
 
 
@@ -74,7 +76,7 @@ def ship(
             "files": hashes(made),
             "stages": stages(run, state["step"]),
         }
-        (made / "run.json").write_text(json.dumps(record, indent=1, ensure_ascii=False) + "\n", encoding="utf8")
+        (made / PACKAGED).write_text(json.dumps(record, indent=1, ensure_ascii=False) + "\n", encoding="utf8")
         (made / "CARD.md").write_text(card(made, results), encoding="utf8")
         size = sum(file.stat().st_size for file in made.iterdir())
         if size > most:
@@ -107,9 +109,11 @@ def stages(run: Path, step: int) -> list[dict[str, Any]]:
         "dev": evaluated[-1] if evaluated else None,
         **clean(record),
     }
-    before = Path(record["recipe"]["init"]["from"]).parent
-    state = read_checkpoint(before)
-    return [stage] if state is None else [*stages(before, state["step"]), stage]
+    source = Path(record["recipe"]["init"]["from"])
+    if (source / PACKAGED).is_file():  # it went on from a packaged model, which knows its own
+        return [*json.loads((source / PACKAGED).read_text(encoding="utf8"))["stages"], stage]
+    state = read_checkpoint(source.parent)
+    return [stage] if state is None else [*stages(source.parent, state["step"]), stage]
 
 
 def clean(value: Any) -> Any:

@@ -86,3 +86,22 @@ def test_a_reader_is_trained_on_both(judged, place, wellread):
 
 def rows_of(path):
     return [json.loads(line) for line in path.read_text(encoding="utf8").splitlines()]
+
+
+def test_statements_are_claims_that_can_be_trained_on(place, wellread):
+    rows = [
+        {"id": f"q{row}", "question": f"Which planet has moon {row}?", "answers": [name], "positive": ["mars"]}
+        for row, name in enumerate(("Mars", "Saturn", "Jupiter", "Venus", "Earth", "Neptune"))
+    ]
+    (place / "questions.jsonl").write_text("".join(f"{json.dumps(row)}\n" for row in rows), encoding="utf8")
+    said = wellread("questions statements questions.jsonl --out claims.jsonl --json").json
+    assert {name: said[name] for name in ("questions", "passages", "skipped", "out")} == {
+        "questions": 6,
+        "passages": 1,
+        "skipped": 0,
+        "out": "claims.jsonl",
+    }
+    made = read_questions("claims.jsonl")
+    assert {question.task for question in made} == {"claim"}
+    assert {question.answers[0] for question in made} == {"SUPPORTS", "REFUTES"}
+    assert wellread("questions statements questions.jsonl --out claims.jsonl").code == 2

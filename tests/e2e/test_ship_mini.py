@@ -110,3 +110,17 @@ def test_weights_of_another_step_are_refused(ship, trained, tmp_path, monkeypatc
     shutil.copytree(trained / "first" / "last", copied / "last")
     with pytest.raises(ValueError, match=r"last does not hold the weights of the run's checkpoint at step 1; let"):
         ship(str(copied))
+
+
+def test_a_run_that_went_on_from_a_packaged_model_tells_its_parts_too(ship, trained, tmp_path):
+    place = ship()
+    first = json.loads((place / "run.json").read_text())["stages"]
+    again = trained / "again"
+    shutil.copytree(place, again / "packaged")
+    record = json.loads((trained / "second" / "recipe.json").read_text())
+    shutil.copytree(trained / "second", again / "run")
+    (again / "run" / "recipe.json").write_text(json.dumps(record).replace('"first/last"', '"again/packaged"'))
+    import ship_mini
+
+    stages = ship_mini.stages(again / "run", 1)
+    assert [stage["run"] for stage in stages] == [*(stage["run"] for stage in first), "again/run"]

@@ -1,4 +1,4 @@
-"""`wellread questions`: make training questions of a corpus, or of relevance labels."""
+"""`wellread questions`: make training questions of a corpus, of relevance labels, or of other questions."""
 
 from __future__ import annotations
 
@@ -125,6 +125,31 @@ def labels(folder: str, out: str, split: str, document_words: int | None, overwr
     started, report = time.perf_counter(), LabelsReport()
     questions = relevance_questions(folder, split=split, document_words=document_words, report=report)
     write_questions(out, _shown(questions, None), overwrite=overwrite)
+    _tell(report, out, time.perf_counter() - started, as_json)
+
+
+@command.command("statements")
+@click.argument("questions")
+@_out_option
+@click.option("--limit", default=None, type=POSITIVE, help="Of so many questions, evenly spaced; default: of all.")
+@click.option("--split", default=None, help="Only the questions of this split.")
+@click.option("--seed", default=0, show_default=True, help="Which statements are false, and how.")
+@_overwrite_option
+@json_option
+def statements_(questions: str, out: str, overwrite: bool, as_json: bool, split: str | None, **choice: Any) -> None:
+    """Claims to check, made of answered questions: true ones, and false ones with another question's answer.
+
+    \b
+    Example:
+      wellread questions statements squad_train.jsonl.gz --out statements.jsonl.gz
+    """
+    from wellread.corpus.questions import read_questions
+    from wellread.corpus.statements import StatementsReport, statements
+    from wellread.corpus.writing import write_questions
+
+    started, report = time.perf_counter(), StatementsReport()
+    made = statements(read_questions(questions, split=split), **choice, report=report)
+    write_questions(out, _shown(made, choice["limit"]), overwrite=overwrite)
     _tell(report, out, time.perf_counter() - started, as_json)
 
 
