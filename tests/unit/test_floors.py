@@ -18,6 +18,7 @@ FLOORS = [
     ("systems",),
     ("model",),
     ("token_encoder", "texts"),
+    ("memorizing",),
     ("pipeline", "training", "continuing"),
     ("claims",),
     ("serving",),
