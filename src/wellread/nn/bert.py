@@ -8,7 +8,7 @@ Shapes: states [batch, tokens, dim]; masks are True on real tokens.
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -16,13 +16,13 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
-from torch.utils.checkpoint import checkpoint
 
 from wellread.config import require
 from wellread.nn import attention
 from wellread.nn.attention import DecoderCache, LayerCache, ScoreMask, score_mask
 from wellread.nn.bert_hub import ACTIVATIONS, BertConfig, hub_weights, our_weights
 from wellread.nn.checkpoints import load_weights, read_hub, write_hub
+from wellread.nn.layers import apply_layer, check_memory
 
 __all__ = ["BertConfig", "BertDecoder", "BertEncoder", "decoder_from_encoder", "hub_weights", "our_weights"]
 
@@ -241,7 +241,9 @@ class BertEncoder(nn.Module):
         for index in range(start, stop):
             if bias is not None:
                 joined = score_mask(mask, bias[index], dtype=states.dtype)
-            states = _apply(self, self.layers[index], states, joined, first if index == stop - 1 else None, weights)
+            states = apply_layer(
+                self, self.layers[index], states, joined, first if index == stop - 1 else None, weights
+            )
         return states
 
     def attention_queries(self, states: Tensor, layer: int, head: int | None = None) -> Tensor:
@@ -310,7 +312,7 @@ class BertDecoder(nn.Module):
         target_tokens: how many target tokens will read each memory, beams counted. It decides whether keys
         and values of the memory are computed now, once, or folded away; the result is the same.
         """
-        self._check_memory(memory, memory_mask)
+        check_memory(memory, memory_mask, self.dim)
         fold = self._folds(target_tokens, memory)
         stored = [(None, None) if fold else layer.cross.keys_and_values(memory) for layer in self.layers]
         layers = [LayerCache(cross_keys=keys, cross_values=values) for keys, values in stored]
@@ -334,7 +336,7 @@ class BertDecoder(nn.Module):
         """
         if cache is not None:
             memory, memory_mask = cache.memory, cache.memory_mask
-        self._check_memory(memory, memory_mask)
+        check_memory(memory, memory_mask, self.dim)
         past, new = (0 if cache is None else cache.length), tokens.shape[1]
         states = self.placing(self.embed_tokens(tokens), start=past)
         own = score_mask(attention.causal_mask(new, past, device=tokens.device), None, dtype=states.dtype)
@@ -344,7 +346,7 @@ class BertDecoder(nn.Module):
         for index, layer in enumerate(self.layers):
             held = None if cache is None else cache.layers[index]
             folded = fold if held is None else held.cross_keys is None
-            states, scored = _apply(self, layer.decode, states, own, memory, seen, held, folded, return_attention)
+            states, scored = apply_layer(self, layer.decode, states, own, memory, seen, held, folded, return_attention)
             scores.append(scored)
         if cache is not None:
             cache.length += new
@@ -358,22 +360,6 @@ class BertDecoder(nn.Module):
         heads = self.config.num_heads
         sizes = {"heads": heads, "head_dim": self.dim // heads, "memory_dim": self.dim}
         return attention.folding_is_cheaper(target_tokens, memory.shape[1], **sizes)
-
-    def _check_memory(self, memory: Tensor | None, memory_mask: Tensor | None) -> None:
-        if memory is None or memory_mask is None:
-            raise ValueError("the decoder got no memory; give memory and memory_mask, or a cache made from them.")
-        if memory.dim() != 3 or memory.shape[2] != self.dim or memory_mask.shape != memory.shape[:2]:
-            raise ValueError(
-                f"memory {tuple(memory.shape)} with mask {tuple(memory_mask.shape)}; "
-                f"they must be [batch, m, {self.dim}] and [batch, m]."
-            )
-
-
-def _apply(owner: nn.Module, layer: Callable[..., Any], *inputs: Any) -> Any:
-    """Run one layer, recomputing its activations in the backward pass where the owner asks for it."""
-    if owner.gradient_checkpointing and owner.training and torch.is_grad_enabled():
-        return checkpoint(layer, *inputs, use_reentrant=False)
-    return layer(*inputs)
 
 
 def decoder_from_encoder(encoder: BertEncoder, layers: Sequence[int] = (1, 3, 5)) -> BertDecoder:

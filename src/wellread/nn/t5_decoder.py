@@ -25,12 +25,12 @@ from wellread.nn.attention import (
     split_heads,
     unshare_rows,
 )
+from wellread.nn.layers import apply_layer, check_memory
 from wellread.nn.t5_hub import T5Config
 from wellread.nn.t5_layers import (
     Attention,
     FeedForward,
     RMSNorm,
-    apply_layer,
     bias_tables,
     compute_dtype,
     relative_bias,
@@ -145,7 +145,7 @@ class T5Decoder(nn.Module):
         beams). It decides whether keys and values of the memory are computed now, once, or folded away;
         the result is the same either way.
         """
-        self._check_memory(memory, memory_mask)
+        check_memory(memory, memory_mask, self.memory_dim)
         cache = DecoderCache(memory, memory_mask)
         fold = self._fold(target_tokens, memory)
         for layer in self.layers:
@@ -172,7 +172,7 @@ class T5Decoder(nn.Module):
         """
         if cache is not None:
             memory, memory_mask = cache.memory, cache.memory_mask
-        self._check_memory(memory, memory_mask)
+        check_memory(memory, memory_mask, self.memory_dim)
         past, new = (0 if cache is None else cache.length), tokens.shape[1]
         states = functional.dropout(self.embed_tokens(tokens), self.config.dropout, self.training)
         dtype = compute_dtype(states)
@@ -210,12 +210,3 @@ class T5Decoder(nn.Module):
         config = self.config
         sizes = {"heads": config.num_heads, "head_dim": config.head_dim, "memory_dim": memory.shape[2]}
         return folding_is_cheaper(target_tokens, memory.shape[1], **sizes)
-
-    def _check_memory(self, memory: Tensor | None, memory_mask: Tensor | None) -> None:
-        if memory is None or memory_mask is None:
-            raise ValueError("the decoder got no memory; give memory and memory_mask, or a cache made from them.")
-        if memory.dim() != 3 or memory.shape[2] != self.memory_dim or memory_mask.shape != memory.shape[:2]:
-            raise ValueError(
-                f"memory {tuple(memory.shape)} with mask {tuple(memory_mask.shape)}; "
-                f"they must be [batch, m, {self.memory_dim}] and [batch, m]."
-            )
