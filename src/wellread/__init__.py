@@ -9,10 +9,11 @@ The path of the data is the list of folders:
     evaluation  5  answers -> quality and cost
 
     nn          nets that know nothing of retrieval
-    systems     one paper, one file: FiD, MemoryFiD, LUMEN, GLIMMER
+    systems     one paper, one file: FiD, MemoryFiD, LUMEN, GLIMMER, ReAtt, REALM, RETRO, REVEAL
     model       a system with its weights, tokenizer and frame, as one folder, or by the name of one that comes along
     pipeline    the five steps wired for one system
     training    one loop for all systems
+    claims      what the papers say, tried at small scale
     cli         one file per verb
 
 >>> import wellread

@@ -7,7 +7,7 @@ import torch
 from torch import nn
 from torch.nn import functional
 
-from wellread.nn import attention, t5_decoder
+from wellread.nn import attention, memory_decoder
 from wellread.nn.checkpoints import load_weights, read_hub, write_hub
 from wellread.nn.t5 import T5Config, T5Decoder, T5Encoder, hub_weights, our_weights
 
@@ -263,7 +263,7 @@ def test_reordered_cache_continues_the_chosen_rows(copied):
 def test_folded_and_projected_cross_attention_give_equal_states_and_gradients(monkeypatch):
     results = []
     for fold in (True, False):
-        monkeypatch.setattr(t5_decoder, "folding_is_cheaper", lambda *_, fold=fold, **__: fold)
+        monkeypatch.setattr(memory_decoder, "folding_is_cheaper", lambda *_, fold=fold, **__: fold)
         net = tiny()
         tokens, mask, target = texts()
         memory = net["encoder"](tokens, mask)
@@ -299,7 +299,7 @@ def test_padding_never_changes_a_text():
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 @pytest.mark.parametrize("fold", [True, False], ids=["folded", "projected"])
 def test_rows_without_a_single_key_stay_finite_forward_and_backward(dtype, fold, monkeypatch):
-    monkeypatch.setattr(t5_decoder, "folding_is_cheaper", lambda *_, **__: fold)
+    monkeypatch.setattr(memory_decoder, "folding_is_cheaper", lambda *_, **__: fold)
     net = tiny().to(dtype)
     tokens, mask, target = texts()
     mask[1] = False

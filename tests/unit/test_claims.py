@@ -9,11 +9,11 @@ import pytest
 
 from wellread.claims import CLAIMS, find_claims
 from wellread.claims.claim import Claim, Run
-from wellread.claims.plan import DEV, WORLDS
 from wellread.claims.rows import NOT_RUN, read_rows, table, write_row
 from wellread.claims.rules import Cost
 from wellread.claims.run import panels
 from wellread.claims.starts import STARTS, layers_of, with_layers
+from wellread.claims.worlds import DEV, WORLDS
 from wellread.config import from_mapping
 from wellread.systems import SYSTEMS
 

@@ -69,7 +69,9 @@ def test_a_longer_way_to_say_the_answer_is_not_taken_for_a_wrong_one():
         Question(id=f"q{row}", text="Who wrote it?", answers=(answer,), positive=("p",))
         for row, answer in enumerate(("Austen", "Jane Austen", "Austen, Jane"))
     ]
-    with pytest.raises(ValueError, match=r"none of 1 questions became a statement; give questions with short answers\."):
+    with pytest.raises(
+        ValueError, match=r"none of 1 questions became a statement; give questions with short answers\."
+    ):
         list(statements(questions[:1], seed=_false_seed("q0")))
     texts = [item.text for item in statements(questions, seed=_false_seed("q0")) if item.id == "statement-q0"]
     assert texts == []  # neither of the others is wrong

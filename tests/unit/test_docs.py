@@ -12,7 +12,7 @@ import pytest
 
 ROOT = Path(__file__).parents[2]
 PAGES = [ROOT / "docs" / f"{name}.md" for name in ("training", "memory", "systems", "retro", "reveal", "pictures")]
-PAGES += [ROOT / "recipes" / "papers" / "README.md"]
+PAGES += [ROOT / "README.md", ROOT / "recipes" / "papers" / "README.md"]
 HEADED = sorted((ROOT / "recipes").rglob("*.toml"))
 
 

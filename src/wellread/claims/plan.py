@@ -21,7 +21,9 @@ from typing import Any
 import torch
 
 from wellread.claims.claim import Ask, Claim, Run
+from wellread.claims.effort import minutes_of, training_flops
 from wellread.claims.starts import STARTS, layers_of, pretrained_path, with_layers
+from wellread.claims.worlds import DEV, MEMORIES, SPLITS, WORLDS, in_world
 from wellread.config import from_mapping, to_mapping
 from wellread.memory.manifest import Manifest
 from wellread.model import model_path
@@ -32,35 +34,7 @@ from wellread.systems.base import System
 from wellread.training.config import DevConfig, Recipe
 from wellread.training.recipes import parse_recipe
 
-__all__ = ["DEV", "MEMORIES", "WORLDS", "Planned", "Planner", "Settings"]
-
-WORLDS: dict[str, dict[str, Any]] = {
-    "squad": {},
-    "wide": {"corpus": "runs/mini/corpus", "index": "runs/mini/index", "drop_unanswerable": True},
-    "scifact": {"corpus": "runs/beir/scifact/corpus", "index": "runs/beir/scifact/index"},
-    "articles": {"corpus": "runs/realm/articles", "index": None, "live": {"background": False}},
-    "open": {"corpus": "runs/realm/corpus", "index": None, "live": {"background": False}},
-    "pictures": {"corpus": "runs/reveal/small", "index": None, "pictures": "runs/reveal/pictures", "refresh": [0]},
-}
-"""Which passages are searched: what the template's [data] is changed by; None leaves a key out."""
-MEMORIES = {
-    "scifact": Path("runs/beir/scifact/memory"),
-    "articles": Path("runs/realm/articles-memory"),
-    "open": Path("runs/realm/cold-memory"),
-}
-"""Memories of the default model over other passages than squad's; read where they are and fit."""
-DEV: dict[str, tuple[str | None, str]] = {
-    "squad": (None, "squad"),
-    "nq": ("$WELLREAD_DATA/qa/nq_gold.jsonl.gz", "wide"),
-    "slots": ("$WELLREAD_DATA/kilt/slots_dev.jsonl.gz", "wide"),
-    "scifact": ("$WELLREAD_DATA/retrieval/scifact", "scifact"),
-    "spans": ("runs/realm/heldout.jsonl", "articles"),
-    "open": ("runs/realm/open_dev.jsonl", "open"),
-    "vqa": ("$WELLREAD_DATA/images/vqa_dev.jsonl.gz", "pictures"),
-}
-"""Dev questions -> their file or BEIR folder, None for the template's, and their world."""
-SPLITS = {"scifact": "test"}
-"""Dev questions -> the split of them that is asked."""
+__all__ = ["Planned", "Planner", "Settings"]
 
 # Frozen in every run: all variants then train the same words, and a step takes half of the time.
 EMBEDDINGS = ("embed_tokens.", "placing.")
@@ -68,10 +42,6 @@ OWNERS = ("reader.encoder.", "question_encoder.", "question_tower.encoder.", "pa
 # What may differ between two runs with the same outcome.
 FREE = ("save_every", "log_every", "activation_checkpointing", "device")
 PLACES = ("corpus", "index", "memory", "pictures")
-# What a step costs is guessed from these sizes (squad's) and this speed: bf16 on one core of an AMD EPYC with AVX-512.
-QUESTION_TOKENS, PASSAGE_TOKENS, TARGET_TOKENS = 15, 157, 6
-FLOPS_PER_SECOND = 100e9
-FORWARD_AND_BACKWARD = 3
 
 
 @dataclass(frozen=True)
@@ -123,7 +93,7 @@ class Planned:
     @property
     def minutes(self) -> float:
         """Guessed, of one core."""
-        return self.flops / FLOPS_PER_SECOND / 60
+        return minutes_of(self.flops)
 
     def chain(self) -> Iterator[Planned]:
         """This run and those it needs, in the order they are trained."""
@@ -207,7 +177,7 @@ class Planner:
         key = _hash(described)
         folder = self.settings.work / f"{run.system}-{key}"
         before = (*earlier, *given)
-        return Planned(run, seed, recipe, key, folder, before, self._flops(recipe, system))
+        return Planned(run, seed, recipe, key, folder, before, training_flops(recipe, system))
 
     def system(self, run: Run) -> System:
         """The nets of a run without their weights: what they store, what is frozen, whether the options fit."""
@@ -239,7 +209,7 @@ class Planner:
         template["system"] = {"name": run.system, **run.options}
         frozen = [*_frozen(system), *run.freeze]
         template["training"] |= {"steps": steps, "seed": seed, "warmup": steps // 10, "freeze": frozen}
-        template["data"] = _world(template["data"], run.world)
+        template["data"] = in_world(template["data"], run.world)
         live = template["data"].get("live")
         stage = {**template["data"]["stages"][0], "top_k": top_k}
         template["data"]["stages"] = [stage if run.gold else {**stage, "gold_share": 0.0}]
@@ -320,7 +290,7 @@ class Planner:
         template["dev"] |= {"questions": self._dev_file(ask), "limit": self.settings.limit}
         if ask.questions in SPLITS:
             template["dev"]["split"] = SPLITS[ask.questions]
-        template["data"] = _world(template["data"], DEV[ask.questions][1])
+        template["data"] = in_world(template["data"], DEV[ask.questions][1])
         template["system"] = {"name": next(iter(SYSTEMS))}
         recipe = parse_recipe(template)
         return recipe.dev, recipe
@@ -363,41 +333,6 @@ class Planner:
                     total.update(hashlib.file_digest(stream, "sha256").digest())
             self._digests[path] = total.hexdigest()[:16]
         return self._digests[path]
-
-    # -- what it takes -------------------------------------------------------------------------------------
-
-    def _flops(self, recipe: Recipe, system: System) -> float:
-        """Of a training, roughly: layers, cross-attention, decoder and output layer, forward and backward."""
-        reader, passages = system.reader, recipe.data.top_k
-        if not hasattr(reader, "decoder"):
-            return _flops_apart(recipe, system)
-        width, depth = reader.encoder.dim, reader.decoder.num_layers
-        layer, cross, decode = (2 * weights * width**2 for weights in (12, 2 * depth, 14 * depth))
-        said = TARGET_TOKENS * (decode + 2 * reader.decoder.vocab_size * width)
-        memory = 0.0
-        if recipe.data.memory is None:
-            backward = FORWARD_AND_BACKWARD if system.train_memory else 1
-            memory = passages * PASSAGE_TOKENS * system.cut * layer * backward
-        live = passages * (QUESTION_TOKENS + PASSAGE_TOKENS) * (reader.encoder.num_layers - system.cut) * layer
-        question = QUESTION_TOKENS * system.cut * layer
-        attended = passages * (QUESTION_TOKENS + PASSAGE_TOKENS) * cross
-        alone = attended + passages * said if hasattr(system, "scorer") else 0.0  # every passage against the answer
-        once = FORWARD_AND_BACKWARD * (live + question + attended + said) + memory + alone
-        return once * recipe.training.batch_size * recipe.training.steps
-
-
-def _world(data: Mapping[str, Any], name: str) -> dict[str, Any]:
-    """The template's [data] in a world."""
-    changed = {**data, **copy.deepcopy(WORLDS[name])}
-    return {key: value for key, value in changed.items() if value is not None}
-
-
-def _flops_apart(recipe: Recipe, system: System) -> float:
-    """Of a training where every passage is read apart, with its key made anew, and the null passage beside them."""
-    layers, width = system.reader.encoder.num_layers, system.reader.encoder.dim
-    read = recipe.data.top_k * (QUESTION_TOKENS + PASSAGE_TOKENS) + QUESTION_TOKENS
-    once = (read + recipe.data.top_k * PASSAGE_TOKENS) * layers * 24 * width**2
-    return FORWARD_AND_BACKWARD * once * recipe.training.batch_size * recipe.training.steps
 
 
 def _chain(run: Run) -> Iterator[Run]:

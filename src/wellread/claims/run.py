@@ -18,11 +18,12 @@ from filelock import FileLock
 
 from wellread.claims.claim import Ask, Claim, Variant
 from wellread.claims.measure import Asked, ask_all, dev_questions, with_gold
-from wellread.claims.plan import DEV, Planned, Planner
+from wellread.claims.plan import Planned, Planner
 from wellread.claims.rows import judged_row, number, read_rows, write_row
 from wellread.claims.rules import Measured, interval
 from wellread.claims.searching import SearchPlaces, forget, rank_of_right, search_all
 from wellread.claims.starts import STARTS
+from wellread.claims.worlds import DEV
 from wellread.corpus.store import Corpus
 from wellread.evaluation.plots import Line, Panel, check_plot, panel_plot
 from wellread.evaluation.ranking import values_of

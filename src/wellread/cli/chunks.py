@@ -99,7 +99,7 @@ _find_options = _options(
 
 @click.group()
 def command() -> None:
-    """Texts as chunks of tokens, their keys, and the neighbours of every chunk (RETRO's database).
+    """Texts as chunks of tokens, their keys, and the neighbours of every chunk: what a language model looks up.
 
     Every command goes on where it was stopped when it is run again.
 

@@ -32,8 +32,8 @@ PROBED, WORDS = 32, 12
 @click.option("--model", metavar="DIR", help="A model that searches by itself: its folder or name.")
 @click.option("--memory", metavar="DIR", help="With --model: a memory of it, so that no passage is read again.")
 @click.option("--precision", type=click.Choice(["fp32", "bf16"]), help="With --model: of reading passages.")
-@click.option("--codec", metavar="NAME", help="Reatt: how keys are stored: residual, float16 or float32.")
-@click.option("--search", metavar="NAME", help="Reatt: approximate, exact or exhaustive.")
+@click.option("--codec", metavar="NAME", help="Search by tokens: how keys are stored: residual, float16 or float32.")
+@click.option("--search", metavar="NAME", help="Search by tokens: approximate, exact or exhaustive.")
 @click.option("--run", metavar="FILE", help="Given: the file of candidates (JSON lines or a TREC run).")
 @click.option("--overwrite", is_flag=True, help="Replace the index that is in the directory.")
 @json_option
@@ -46,7 +46,7 @@ def command(corpus: Path, retriever: str | None, out: Path, overwrite: bool, as_
     Example:
       wellread index corpus --out index
       wellread index corpus --retriever dense --approximate --out index
-      wellread index corpus --retriever reatt --model reatt --memory memory --out index
+      wellread index corpus --model model --memory memory --out index
     """
     from wellread.corpus.store import Corpus
 

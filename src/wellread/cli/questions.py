@@ -50,7 +50,7 @@ def command() -> None:
 @click.option("--mask", default="[MASK]", show_default=True, help="What stands for them; <extra_id_0> for T5.")
 @click.option("--hide-own", is_flag=True, help="Say in `hidden` that the passage must not be read for its question.")
 @click.option("--most-words", default=40, show_default=True, help="Longer sentences are left out.")
-@click.option("--tokenizer", metavar="MODEL", help="One mask per token of the answer, as REALM fills them in.")
+@click.option("--tokenizer", metavar="MODEL", help="One mask per token of the answer, for models that fill them in.")
 @click.option("--most-tokens", default=None, type=POSITIVE, help="With --tokenizer: longer sentences are left out.")
 @click.option("--share", default=None, type=float, help="With --tokenizer: mask this share of the words (BERT: 0.15).")
 @click.option("--seed", default=0, show_default=True, help="Which passages, sentences and words are drawn.")

@@ -16,7 +16,7 @@ store      Corpus: a folder of passages, memory-mapped, looked up by id
 sources    what each source is called, which of its rows count, which pictures go with them
 picture_sources  pictures of sources -> a folder of pictures
 ingest     all of it in one call
-questions  question files of the usual layouts -> Question
+questions  question files of the usual layouts -> Question, row by row (question_rows)
 writing    Question -> question files
 salient    sentences -> names and dates in them, or random spans
 masking    passages -> questions: sentences with a span masked

@@ -1,61 +1,31 @@
 """Question files of the usual layouts -> Question.
 
-Rows (JSON lines, JSON, CSV, TSV, Parquet, saved `datasets` folders) are understood by the names of their
-fields, which covers our own files, NQ-open, TriviaQA, WebQuestions, KILT, DPR and fact checking; SQuAD, BEIR and
-claims that bring their own evidence have layouts of their own.
-
-Metadata that the evaluation understands: `provenance_sets` (lists of ids that count only together; without it
-every positive passage is enough alone), `provenance_pages` (those ids are pages, of which passages were cut; KILT),
-`answer_regex` (CuratedTREC: an answer is right where the expression matches it), `type` (scores of each type) and
-`votes` (how many annotators gave each answer about a picture). A `picture` or `image` is what is asked about, by id or
-by file; rows of pictures and captions ask for the caption.
+Rows (JSON lines, JSON, CSV, TSV, Parquet, saved `datasets` folders) are understood by the names of their fields
+(`question_rows`); SQuAD, BEIR and claims that bring their own evidence have layouts of their own.
 """
 
 from __future__ import annotations
 
-import ast
-import json
 import re
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
-from itertools import chain
 from pathlib import Path
 from typing import Any
 
-from wellread.corpus.captions import CAPTION_KEYS, read_captions
+from wellread.corpus.captions import read_captions
 from wellread.corpus.csv_files import csv_rows
 from wellread.corpus.cutting import content_id
-from wellread.corpus.documents import TEXT_KEYS, Problem, Row, first_of
+from wellread.corpus.documents import Problem, Row
 from wellread.corpus.evidence import evidence_rows
-from wellread.corpus.files import clean, peek_text, read_lines
+from wellread.corpus.files import peek_text, read_lines
 from wellread.corpus.json_files import json_rows, jsonl_rows, squad_paragraphs
+from wellread.corpus.question_rows import DESCRIBE, QUESTION_KEYS, question_of
 from wellread.corpus.readers import beir_file, parts_of, stem_and_suffix
 from wellread.corpus.tables import saved_folders, saved_rows, table_rows
 from wellread.types import Question
 
 __all__ = ["QUESTION_KEYS", "evenly", "iter_questions", "read_qrels", "read_questions"]
-
-# field -> the task that a row with this field asks for, unless it says itself
-QUESTION_KEYS = {
-    "question": "qa",
-    "claim": "claim",
-    "query": "qa",
-    "input": "qa",
-    "Question": "qa",
-    "utterance": "qa",
-    "qText": "qa",
-}
-CLAIM_LABELS = frozenset(("SUPPORTS", "REFUTES", "NOT ENOUGH INFO", "DISPUTED"))
-"""Answers that make a row a claim, by whatever name its text goes (KILT's FEVER has `input`)."""
-ANSWER_KEYS = ("answers", "answer", "label", "output", "Answer", "targetValue")
-POSITIVE_KEYS = ("positive", "positives", "positive_ids", "positive_ctxs")
-QUESTION_ID_KEYS = ("id", "_id", "qid", "question_id", "QuestionId", "qId")
-PICTURE_KEYS = ("picture", "image")
-PICTURE_SUFFIXES = frozenset((".png", ".jpg", ".jpeg", ".webp", ".gif", ".bmp"))
-DESCRIBE = "Describe this picture."
-"""What is asked of a picture that comes with captions and no question."""
-INNER_ID_KEYS = ("passage_id", "id", "wikipedia_id", "psg_id")
 
 
 def read_questions(
@@ -147,7 +117,7 @@ def _rows_reader(read: Any) -> Any:
             own = row.value.get("split") if isinstance(row.value, Mapping) else None
             carried.add(str(own))
             if split is None or own == split or (own is None and split in _words(path)):
-                yield _question(row, str(path), task)
+                yield question_of(row, str(path), task)
         if split and split not in carried and split not in _words(path) and carried:
             found = ", ".join(sorted(carried - {"None"})) or "no split field"
             raise ValueError(f"split={split!r} is not in {path}; it has: {found}.")
@@ -160,131 +130,11 @@ def _words(path: Path) -> list[str]:
     return re.split(r"[-_.\s]+", stem_and_suffix(path)[0])
 
 
-def _question(row: Row, file: str, task: str | None) -> Question | Problem:
-    record = row.value
-    if not isinstance(record, Mapping):
-        return Problem(file, row.line, "is not an object with named fields")
-    if _is_caption(record):
-        record = {"question": DESCRIBE, "task": "caption", "answers": record[first_of(record, CAPTION_KEYS)], **record}
-    key = first_of(record, tuple(QUESTION_KEYS))
-    if key is None and "_id" in record:
-        key = first_of(record, ("text",))  # BEIR
-    text = record.get(key) if key else None
-    if isinstance(text, Mapping):  # Natural Questions in its long form
-        text = text.get("text")
-    if not isinstance(text, str) or not text.strip():
-        found = ", ".join(str(name) for name in list(record)[:8]) or "none"
-        wanted = ", ".join(QUESTION_KEYS)
-        return Problem(file, row.line, f"holds no question (fields: {found}); one of {wanted} is needed")
-    answer = first_of(record, ANSWER_KEYS)
-    positive = first_of(record, POSITIVE_KEYS)
-    name = first_of(record, QUESTION_ID_KEYS)
-    kind = record.get("task")
-    used = {key, answer, positive, name, "task" if isinstance(kind, str) else None}
-    metadata = {str(field): value for field, value in record.items() if field not in used and value is not None}
-    output = record[answer] if answer else ()
-    given = [clean(item)[0] for item in _answers(output, answer)]
-    answers = _unique(given)
-    if len(given) > len(answers) and first_of(record, PICTURE_KEYS):  # one answer of each annotator
-        metadata["votes"] = dict(Counter(item for item in given if item in answers))
-    judged = bool(answers) and CLAIM_LABELS.issuperset(answers)
-    guessed = "claim" if judged else "slot" if "[SEP]" in text else QUESTION_KEYS.get(key, "qa")
-    metadata = _pictured(metadata, str(record[name]) if name else "", file)
-    sets = [] if positive else list(_provenance(output))
-    if sets:
-        metadata |= {"provenance_sets": sets, "provenance_pages": True}
-    return Question(
-        id=str(record[name]) if name else "",
-        text=clean(text)[0].strip(),
-        answers=answers,
-        positive=_unique(_ids(record[positive]) if positive else chain.from_iterable(sets)),
-        task=kind if isinstance(kind, str) and kind else task or guessed,
-        metadata=metadata,
-    )
-
-
-def _is_caption(record: Mapping[str, Any]) -> bool:
-    """Whether a row is a picture with its caption: to be described, not asked about."""
-    asked = first_of(record, (*QUESTION_KEYS, *TEXT_KEYS))
-    return not asked and bool(first_of(record, PICTURE_KEYS) and first_of(record, CAPTION_KEYS))
-
-
-def _pictured(metadata: dict[str, Any], name: str, file: str) -> dict[str, Any]:
-    """The metadata of a question about a picture: a file beside its own by its path, and what gives it away hidden.
-
-    That are entries of a memory under the picture's id (its caption) and under the question's own (its answer).
-    """
-    key = first_of(metadata, PICTURE_KEYS)
-    picture = metadata[key] if key else None
-    if not isinstance(picture, str):
-        return metadata
-    beside = Path(file).parent / picture
-    if Path(picture).suffix.lower() in PICTURE_SUFFIXES and beside.is_file():
-        metadata = {**metadata, key: str(beside)}
-    hidden = _unique([*metadata.get("hidden", ()), picture, name])
-    return {**metadata, "hidden": list(hidden)}
-
-
 def _named(question: Question, seen: Counter[str]) -> Question:
     """A question without an id is named after its text, with a number where the text comes again."""
     base = f"q-{content_id('', question.text)}"
     seen[base] += 1
     return replace(question, id=base if seen[base] == 1 else f"{base}-{seen[base]}")
-
-
-def _unique(items: Iterable[str]) -> tuple[str, ...]:
-    return tuple(dict.fromkeys(item for item in items if item.strip()))
-
-
-def _answers(value: Any, key: str | None) -> Iterator[str]:
-    """All answer texts in a field, however it is nested."""
-    if isinstance(value, str):
-        yield from _listed(value, key)
-    elif isinstance(value, (bool, int, float)):
-        yield str(value)
-    elif isinstance(value, Mapping):
-        for inner in ("Value", "value", "answer", "text", "Aliases", "aliases"):
-            yield from _answers(value.get(inner), None)
-    elif isinstance(value, (list, tuple)):
-        for item in value:
-            yield from _answers(item, None)
-
-
-_DESCRIPTION = re.compile(r'\(description (?:"((?:[^"\\]|\\.)*)"|([^()"]+))\)')
-
-
-def _listed(text: str, key: str | None) -> Iterator[str]:
-    """An answer, or a list of them written as text: (list (description "a")) of WebQuestions, ["a"] in CSV."""
-    if key == "targetValue":
-        yield from (quoted or bare for quoted, bare in _DESCRIPTION.findall(text))
-        return
-    if key and text.startswith("[") and text.endswith("]"):
-        for parse in (json.loads, ast.literal_eval):
-            try:
-                value = parse(text)
-            except (ValueError, SyntaxError, RecursionError, MemoryError):
-                continue
-            yield from _answers(value, None)
-            return
-    yield text
-
-
-def _ids(value: Any) -> Iterator[str]:
-    for item in value if isinstance(value, (list, tuple)) else [value]:
-        if isinstance(item, Mapping):
-            key = first_of(item, INNER_ID_KEYS)
-            item = item[key] if key else None
-        if item is not None:
-            yield str(item)
-
-
-def _provenance(output: Any) -> Iterator[list[str]]:
-    """KILT: the pages that each of its answers comes from, which count together."""
-    for item in output if isinstance(output, list) else []:
-        places = (item.get("provenance") or []) if isinstance(item, Mapping) else []
-        pages = [place.get("wikipedia_id") for place in places if isinstance(place, Mapping)]
-        if found := list(_unique(str(page) for page in pages if page is not None)):
-            yield found
 
 
 # -- layouts ---------------------------------------------------------------------------------------------
@@ -313,7 +163,7 @@ def _squad(path: Path, split: str | None, task: str | None) -> Iterator[Question
             continue
         title, text, questions, repaired = found
         for number, question in enumerate(questions, start=1):
-            made = _question(Row(question, 0, repaired), str(path), task)
+            made = question_of(Row(question, 0, repaired), str(path), task)
             if isinstance(made, Problem):
                 yield Problem(str(path), 0, f"question {number} of a paragraph of {title!r} {made.reason}")
                 continue
@@ -338,7 +188,7 @@ def _beir(path: Path, split: str | None, task: str | None) -> Iterator[Question 
         for query, grades in read_qrels(files[name]).items():
             judged.setdefault(query, {}).update(grades)
     for row in jsonl_rows(file):
-        made = row if isinstance(row, Problem) else _question(row, str(file), task)
+        made = row if isinstance(row, Problem) else question_of(row, str(file), task)
         if isinstance(made, Problem):
             yield made
         elif made.id in judged or split is None:
@@ -362,7 +212,7 @@ def _saved(path: Path, split: str | None, task: str | None) -> Iterator[Question
         raise ValueError(f"split={split!r} is not in {path}; it has: {', '.join(names) or 'no splits'}.")
     for folder, name in folders:
         for row in saved_rows(folder) if split in (None, name) else ():
-            yield row if isinstance(row, Problem) else _question(row, str(folder), task)
+            yield row if isinstance(row, Problem) else question_of(row, str(folder), task)
 
 
 def _captions(path: Path, split: str | None, task: str | None) -> Iterator[Question | Problem]:

@@ -27,7 +27,10 @@ MOST_WORDS = 8
 SAME_PASSAGE = 0.8
 """The share of wrong answers that are taken from the same passage, where it has one."""
 AUXILIARIES = frozenset(
-    "did do does is are was were am has have had can could will would shall should may might must".split()
+    (
+        *("did", "do", "does", "has", "have", "had", "is", "are", "was", "were", "am"),
+        *("can", "could", "will", "would", "shall", "should", "may", "might", "must"),
+    )
 )
 COPULAS = frozenset(("is", "are", "was", "were"))
 SUBJECTS = frozenset(("who", "what", "which", "whose"))

@@ -8,7 +8,7 @@ Shapes: states [batch, tokens, dim]; masks are True on real tokens.
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -16,18 +16,16 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
-from torch.utils.checkpoint import checkpoint
 
 from wellread.config import require
 from wellread.nn import attention
-from wellread.nn.attention import DecoderCache, LayerCache, ScoreMask, score_mask
+from wellread.nn.attention import LayerCache, ScoreMask, score_mask
 from wellread.nn.bert_hub import ACTIVATIONS, BertConfig, hub_weights, our_weights
 from wellread.nn.checkpoints import load_weights, read_hub, write_hub
+from wellread.nn.layers import apply_layer
+from wellread.nn.memory_decoder import MemoryDecoder
 
 __all__ = ["BertConfig", "BertDecoder", "BertEncoder", "decoder_from_encoder", "hub_weights", "our_weights"]
-
-# What `new_cache` expects a short answer to take when nobody says how long it may become.
-SHORT_ANSWER_TOKENS = 32
 
 
 def _linear(config: BertConfig, inputs: int, outputs: int) -> nn.Linear:
@@ -85,7 +83,7 @@ class _Attention(nn.Module):
     def split_query(self, states: Tensor) -> Tensor:
         return attention.split_heads(self.query(states), self.heads)
 
-    def keys_and_values(self, states: Tensor) -> tuple[Tensor, Tensor]:
+    def keys_values(self, states: Tensor) -> tuple[Tensor, Tensor]:
         split = attention.split_heads
         return split(self.key(states), self.heads), split(self.value(states), self.heads)
 
@@ -93,7 +91,7 @@ class _Attention(nn.Module):
         self, states: Tensor, joined: ScoreMask, cache: LayerCache | None = None, first: int | None = None
     ) -> Tensor:
         """Self-attention of states [batch, tokens, dim], over the cached tokens too."""
-        keys, values = self.keys_and_values(states)
+        keys, values = self.keys_values(states)
         if cache is not None:
             keys, values = cache.append(keys, values)
         query = self.split_query(states if first is None else states[:, :first])
@@ -113,8 +111,8 @@ class _Attention(nn.Module):
             read = attention.attend_folded(query, memory.to(dtype), *weights, joined, **rest)
         else:
             stored = cache is not None and cache.cross_keys is not None
-            keys_values = (cache.cross_keys, cache.cross_values) if stored else self.keys_and_values(memory)
-            read = attention.attend_masked(query, *keys_values, joined, dropout=self.dropout_now)
+            keys, values = (cache.cross_keys, cache.cross_values) if stored else self.keys_values(memory)
+            read = attention.attend_masked(query, keys, values, joined, dropout=self.dropout_now)
         return self.output(attention.merge_heads(attention.unshare_rows(read, rows)))
 
     def scores(self, states: Tensor, memory: Tensor) -> Tensor:
@@ -241,7 +239,9 @@ class BertEncoder(nn.Module):
         for index in range(start, stop):
             if bias is not None:
                 joined = score_mask(mask, bias[index], dtype=states.dtype)
-            states = _apply(self, self.layers[index], states, joined, first if index == stop - 1 else None, weights)
+            states = apply_layer(
+                self, self.layers[index], states, joined, first if index == stop - 1 else None, weights
+            )
         return states
 
     def attention_queries(self, states: Tensor, layer: int, head: int | None = None) -> Tensor:
@@ -278,11 +278,10 @@ class BertEncoder(nn.Module):
         return self.finish(self.run(self.embed(tokens), mask))
 
 
-class BertDecoder(nn.Module):
+class BertDecoder(MemoryDecoder):
     """Causal BERT layers with cross-attention; head tied to the word embeddings, with a bias per word.
 
     embed_tokens: word embeddings to share, such as the encoder's; new ones when None.
-    gradient_checkpointing: set True to recompute layers in the backward pass of training.
     """
 
     def __init__(self, config: BertConfig, *, embed_tokens: nn.Embedding | None = None) -> None:
@@ -296,84 +295,20 @@ class BertDecoder(nn.Module):
             setattr(self, name, token)
         self.config = config
         self.dim, self.num_layers, self.vocab_size = config.dim, config.num_layers, config.vocab_size
-        self.gradient_checkpointing = False
+        self.memory_dim, self.heads, self.head_dim = config.dim, config.num_heads, config.dim // config.num_heads
         self.embed_tokens = _embedding(config, config.vocab_size) if embed_tokens is None else embed_tokens
         self.placing = _Placing(config)
         self.layers = nn.ModuleList(_Layer(config, cross=True) for _ in range(config.num_layers))
         self.head_bias = nn.Parameter(torch.zeros(config.vocab_size))
 
-    def new_cache(
-        self, memory: Tensor, memory_mask: Tensor, *, target_tokens: int = SHORT_ANSWER_TOKENS
-    ) -> DecoderCache:
-        """An empty cache for decoding over memory [batch, m, dim] with memory_mask [batch, m] bool.
-
-        target_tokens: how many target tokens will read each memory, beams counted. It decides whether keys
-        and values of the memory are computed now, once, or folded away; the result is the same.
-        """
-        self._check_memory(memory, memory_mask)
-        fold = self._folds(target_tokens, memory)
-        stored = [(None, None) if fold else layer.cross.keys_and_values(memory) for layer in self.layers]
-        layers = [LayerCache(cross_keys=keys, cross_values=values) for keys, values in stored]
-        return DecoderCache(memory, memory_mask, layers)
-
-    def forward(
-        self,
-        tokens: Tensor,
-        memory: Tensor | None = None,
-        memory_mask: Tensor | None = None,
-        *,
-        cache: DecoderCache | None = None,
-        return_attention: bool = False,
-    ) -> Tensor | tuple[Tensor, Tensor]:
-        """States [rows, t, dim] of target tokens [rows, t]; positions count from 0.
-
-        memory: [batch, m, dim], memory_mask: [batch, m] bool; rows is a multiple of batch, the rows of one
-        memory adjacent. cache: from `new_cache`; tokens are then only the new ones, the memory is the
-        cache's, and the cache grows in place. return_attention: also the cross-attention scores before the
-        softmax, [rows, layers, heads, t, m], unmasked.
-        """
-        if cache is not None:
-            memory, memory_mask = cache.memory, cache.memory_mask
-        self._check_memory(memory, memory_mask)
-        past, new = (0 if cache is None else cache.length), tokens.shape[1]
+    def _begin(self, tokens: Tensor, past: int) -> tuple[Tensor, list[ScoreMask], torch.dtype]:
         states = self.placing(self.embed_tokens(tokens), start=past)
-        own = score_mask(attention.causal_mask(new, past, device=tokens.device), None, dtype=states.dtype)
-        seen = score_mask(memory_mask, None, dtype=states.dtype)
-        fold = self._folds(new * max(1, tokens.shape[0] // memory.shape[0]), memory)
-        scores = []
-        for index, layer in enumerate(self.layers):
-            held = None if cache is None else cache.layers[index]
-            folded = fold if held is None else held.cross_keys is None
-            states, scored = _apply(self, layer.decode, states, own, memory, seen, held, folded, return_attention)
-            scores.append(scored)
-        if cache is not None:
-            cache.length += new
-        return (states, torch.stack(scores, dim=1)) if return_attention else states
+        allowed = attention.causal_mask(tokens.shape[1], past, device=tokens.device)
+        return states, [score_mask(allowed, None, dtype=states.dtype)], states.dtype
 
     def logits(self, states: Tensor) -> Tensor:
         """Scores of every word, [..., dim] -> [..., vocab]."""
         return functional.linear(states, self.embed_tokens.weight, self.head_bias)
-
-    def _folds(self, target_tokens: int, memory: Tensor) -> bool:
-        heads = self.config.num_heads
-        sizes = {"heads": heads, "head_dim": self.dim // heads, "memory_dim": self.dim}
-        return attention.folding_is_cheaper(target_tokens, memory.shape[1], **sizes)
-
-    def _check_memory(self, memory: Tensor | None, memory_mask: Tensor | None) -> None:
-        if memory is None or memory_mask is None:
-            raise ValueError("the decoder got no memory; give memory and memory_mask, or a cache made from them.")
-        if memory.dim() != 3 or memory.shape[2] != self.dim or memory_mask.shape != memory.shape[:2]:
-            raise ValueError(
-                f"memory {tuple(memory.shape)} with mask {tuple(memory_mask.shape)}; "
-                f"they must be [batch, m, {self.dim}] and [batch, m]."
-            )
-
-
-def _apply(owner: nn.Module, layer: Callable[..., Any], *inputs: Any) -> Any:
-    """Run one layer, recomputing its activations in the backward pass where the owner asks for it."""
-    if owner.gradient_checkpointing and owner.training and torch.is_grad_enabled():
-        return checkpoint(layer, *inputs, use_reentrant=False)
-    return layer(*inputs)
 
 
 def decoder_from_encoder(encoder: BertEncoder, layers: Sequence[int] = (1, 3, 5)) -> BertDecoder:

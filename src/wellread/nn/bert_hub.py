@@ -11,6 +11,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from wellread.config import require
+from wellread.nn.hub_names import HubNames
 
 __all__ = ["ACTIVATIONS", "BertConfig", "hub_weights", "our_weights"]
 
@@ -97,13 +98,13 @@ class BertConfig:
         return {"model_type": "bert", "architectures": ["BertModel"], **keys}
 
 
-_OUTER_NAMES = {
+_OUTER = {
     "embeddings.word_embeddings": "embed_tokens",
     "embeddings.position_embeddings": "placing.positions",
     "embeddings.token_type_embeddings": "placing.segments",
     "embeddings.LayerNorm": "placing.norm",
 }
-_LAYER_NAMES = {
+_INNER = {
     "attention.self.query": "attention.query",
     "attention.self.key": "attention.key",
     "attention.self.value": "attention.value",
@@ -118,6 +119,7 @@ _LAYER_NAMES = {
     "output.dense": "contract",
     "output.LayerNorm": "ffn_norm",
 }
+_NAMES = HubNames(_OUTER, _INNER, layers="encoder.layer.")
 # Parts of hub checkpoints that an encoder has no use for; everything else must be known.
 _IGNORED = ("pooler.", "cls.", "embeddings.position_ids")
 # Checkpoints converted from TensorFlow name the parts of a norm so.
@@ -141,27 +143,11 @@ def our_weights(hub: Mapping[str, Tensor], *, decoder: bool = False) -> dict[str
 
 def _our_name(name: str) -> str:
     stem, _, kind = name.rpartition(".")
-    kind = _OLD_KINDS.get(kind, kind)
-    if stem in _OUTER_NAMES:
-        return f"{_OUTER_NAMES[stem]}.{kind}"
-    number, _, inner = stem.removeprefix("encoder.layer.").partition(".")
-    if inner in _LAYER_NAMES and number.isdigit():
-        return f"layers.{number}.{_LAYER_NAMES[inner]}.{kind}"
-    return name
+    return _NAMES.ours(f"{stem}.{_OLD_KINDS.get(kind, kind)}") or name
 
 
 def hub_weights(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """Our names -> the hub's (BertModel's, without prefix); the head's bias becomes cls.predictions.bias."""
-    outer = {ours: theirs for theirs, ours in _OUTER_NAMES.items()}
-    inner = {ours: theirs for theirs, ours in _LAYER_NAMES.items()}
-    hub = {}
-    for name, value in state.items():
-        stem, _, kind = name.rpartition(".")
-        if name == "head_bias":
-            hub["cls.predictions.bias"] = value
-        elif stem in outer:
-            hub[f"{outer[stem]}.{kind}"] = value
-        else:
-            _, number, rest = stem.split(".", 2)
-            hub[f"encoder.layer.{number}.{inner[rest]}.{kind}"] = value
-    return hub
+    return {
+        "cls.predictions.bias" if name == "head_bias" else _NAMES.hubs(name): value for name, value in state.items()
+    }

@@ -17,8 +17,9 @@ from torch.nn import functional
 
 from wellread.nn.attention import LayerCache, ScoreMask, attend_masked, merge_heads, score_mask, split_heads
 from wellread.nn.checkpoints import load_weights, read_hub, write_hub
+from wellread.nn.layers import apply_layer
 from wellread.nn.llama_hub import ACTIVATIONS, LlamaConfig, hub_weights, our_weights
-from wellread.nn.t5_layers import RMSNorm, apply_layer, compute_dtype
+from wellread.nn.t5_layers import RMSNorm, compute_dtype
 
 __all__ = ["LlamaCache", "LlamaDecoder", "LlamaLayer", "Rotation", "rotation"]
 

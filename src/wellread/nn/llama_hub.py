@@ -10,6 +10,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from wellread.config import require
+from wellread.nn.hub_names import HubNames
 
 __all__ = ["ACTIVATIONS", "LlamaConfig", "hub_weights", "our_weights"]
 
@@ -127,8 +128,8 @@ def _first(value: Any, default: int) -> int:
     return default if value is None else value[0] if isinstance(value, list) else value
 
 
-_OUTER_NAMES = {"model.embed_tokens": "embed_tokens", "model.norm": "final_norm", "lm_head": "head"}
-_LAYER_NAMES = {
+_OUTER = {"model.embed_tokens": "embed_tokens", "model.norm": "final_norm", "lm_head": "head"}
+_INNER = {
     "self_attn.q_proj": "attention.query",
     "self_attn.k_proj": "attention.key",
     "self_attn.v_proj": "attention.value",
@@ -139,6 +140,7 @@ _LAYER_NAMES = {
     "input_layernorm": "attention_norm",
     "post_attention_layernorm": "feed_norm",
 }
+_NAMES = HubNames(_OUTER, _INNER, layers="model.layers.")
 # Tables that old checkpoints hold and that follow from the config.
 _IGNORED = "rotary_emb.inv_freq"
 
@@ -150,30 +152,10 @@ def our_weights(hub: Mapping[str, Tensor], *, tied_head: bool) -> dict[str, Tens
         name = full if full.startswith(("model.", "lm_head.")) else f"model.{full}"
         if name.endswith(_IGNORED) or (tied_head and name == "lm_head.weight"):
             continue
-        ours[_our_name(name) or full] = value
+        ours[_NAMES.ours(name) or full] = value
     return ours
-
-
-def _our_name(name: str) -> str | None:
-    stem, _, kind = name.rpartition(".")
-    if stem in _OUTER_NAMES:
-        return f"{_OUTER_NAMES[stem]}.{kind}"
-    number, _, inner = stem.removeprefix("model.layers.").partition(".")
-    if inner in _LAYER_NAMES and number.isdigit():
-        return f"layers.{number}.{_LAYER_NAMES[inner]}.{kind}"
-    return None
 
 
 def hub_weights(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """Our names -> the hub's (those of LlamaForCausalLM)."""
-    outer = {ours: theirs for theirs, ours in _OUTER_NAMES.items()}
-    inner = {ours: theirs for theirs, ours in _LAYER_NAMES.items()}
-    hub = {}
-    for name, value in state.items():
-        stem, _, kind = name.rpartition(".")
-        if stem in outer:
-            hub[f"{outer[stem]}.{kind}"] = value
-        else:
-            _, number, rest = stem.split(".", 2)
-            hub[f"model.layers.{number}.{inner[rest]}.{kind}"] = value
-    return hub
+    return {_NAMES.hubs(name): value for name, value in state.items()}

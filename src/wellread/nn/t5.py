@@ -25,13 +25,13 @@ from wellread.nn.attention import (
     score_mask,
     split_heads,
 )
+from wellread.nn.layers import apply_layer
 from wellread.nn.t5_decoder import T5Decoder
 from wellread.nn.t5_hub import T5Config, hub_weights, our_weights
 from wellread.nn.t5_layers import (
     Attention,
     FeedForward,
     RMSNorm,
-    apply_layer,
     bias_tables,
     compute_dtype,
     relative_bias,

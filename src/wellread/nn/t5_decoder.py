@@ -1,8 +1,6 @@
 """The T5 family's decoder: causal self-attention, cross-attention to the memory, output head.
 
-Every row of target tokens reads one memory; several rows (beams) may share one without copying it. Where the
-targets are few and the memory is long, keys and values of the memory are never computed: their projections
-are folded into the target side (`wellread.nn.attention.attend_folded`), with the same result.
+How a memory is read without copying it, and often without projecting it: `memory_decoder`.
 """
 
 from __future__ import annotations
@@ -12,34 +10,29 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from wellread.nn.attention import (
-    DecoderCache,
     LayerCache,
     ScoreMask,
     attend_folded,
     attend_masked,
     causal_mask,
-    folding_is_cheaper,
     merge_heads,
     score_mask,
     share_rows,
     split_heads,
     unshare_rows,
 )
+from wellread.nn.memory_decoder import MemoryDecoder
 from wellread.nn.t5_hub import T5Config
 from wellread.nn.t5_layers import (
     Attention,
     FeedForward,
     RMSNorm,
-    apply_layer,
     bias_tables,
     compute_dtype,
     relative_bias,
 )
 
 __all__ = ["T5Decoder"]
-
-# What `new_cache` expects a short answer to take when nobody says how long it may become.
-SHORT_ANSWER_TOKENS = 32
 
 
 class T5DecoderLayer(nn.Module):
@@ -55,7 +48,7 @@ class T5DecoderLayer(nn.Module):
         self.feed_norm = RMSNorm(config.dim, config.norm_epsilon)
         self.feed = FeedForward(config)
 
-    def forward(
+    def decode(
         self,
         states: Tensor,
         joined: ScoreMask,
@@ -111,7 +104,7 @@ class T5DecoderLayer(nn.Module):
         return cross.output(merge_heads(unshare_rows(read, rows))), scores
 
 
-class T5Decoder(nn.Module):
+class T5Decoder(MemoryDecoder):
     """A T5 decoder with its output head.
 
     embed_tokens: the encoder's word embedding, which the whole family shares; None makes one of its own.
@@ -121,13 +114,13 @@ class T5Decoder(nn.Module):
         super().__init__()
         self.config = config
         self.dim, self.memory_dim, self.vocab_size = config.dim, config.dim, config.vocab_size
+        self.heads, self.head_dim = config.num_heads, config.head_dim
         self.num_layers: int = config.num_decoder_layers or config.num_layers
         self.start_token, self.end_token, self.pad_token = (
             config.start_token,
             config.end_token,
             config.pad_token,
         )
-        self.gradient_checkpointing = False
         self.embed_tokens = nn.Embedding(config.vocab_size, config.dim) if embed_tokens is None else embed_tokens
         self.relative_bias = bias_tables(config, self.num_layers)
         self.layers = nn.ModuleList(T5DecoderLayer(config) for _ in range(self.num_layers))
@@ -136,60 +129,13 @@ class T5Decoder(nn.Module):
             self.head = nn.Linear(config.dim, config.vocab_size, bias=False)
             nn.init.normal_(self.head.weight, std=config.dim**-0.5)
 
-    def new_cache(
-        self, memory: Tensor, memory_mask: Tensor, *, target_tokens: int = SHORT_ANSWER_TOKENS
-    ) -> DecoderCache:
-        """A cache for decoding over memory [batch, m, dim] with memory_mask [batch, m] bool.
-
-        target_tokens: how many target tokens will read each memory, beams counted (about max_tokens times
-        beams). It decides whether keys and values of the memory are computed now, once, or folded away;
-        the result is the same either way.
-        """
-        self._check_memory(memory, memory_mask)
-        cache = DecoderCache(memory, memory_mask)
-        fold = self._fold(target_tokens, memory)
-        for layer in self.layers:
-            keys, values = (None, None) if fold else layer.cross.keys_values(memory)
-            cache.layers.append(LayerCache(cross_keys=keys, cross_values=values))
-        return cache
-
-    def forward(
-        self,
-        tokens: Tensor,
-        memory: Tensor | None = None,
-        memory_mask: Tensor | None = None,
-        *,
-        cache: DecoderCache | None = None,
-        return_attention: bool = False,
-    ) -> Tensor | tuple[Tensor, Tensor]:
-        """Target tokens [rows, t] -> states [rows, t, dim] after the final norm.
-
-        memory: [batch, m, dim], memory_mask: [batch, m] bool; rows is a multiple of batch, the rows of one
-        memory adjacent. cache: from `new_cache`; tokens are then only the new ones, and the memory is the
-        cache's (memory and memory_mask may be left out). Padding may only stand at the right of tokens; its
-        states mean nothing. return_attention: also gives the cross-attention scores before the softmax,
-        [rows, layers, heads, t, m], unmasked.
-        """
-        if cache is not None:
-            memory, memory_mask = cache.memory, cache.memory_mask
-        self._check_memory(memory, memory_mask)
-        past, new = (0 if cache is None else cache.length), tokens.shape[1]
+    def _begin(self, tokens: Tensor, past: int) -> tuple[Tensor, list[ScoreMask], torch.dtype]:
         states = functional.dropout(self.embed_tokens(tokens), self.config.dropout, self.training)
         dtype = compute_dtype(states)
-        seen = score_mask(memory_mask, None, dtype=dtype)
-        own = self._own_masks(past, new, dtype, tokens.device)
-        fold = self._fold(new * max(1, tokens.shape[0] // memory.shape[0]), memory)
-        scores = []
-        for index, layer in enumerate(self.layers):
-            held = None if cache is None else cache.layers[index]
-            folded = fold if held is None else held.cross_keys is None
-            inputs = (own[index % len(own)], memory, seen, held, folded, return_attention)
-            states, scored = apply_layer(self, layer, states, *inputs)
-            scores.append(scored)
-        if cache is not None:
-            cache.length += new
-        states = functional.dropout(self.final_norm(states), self.config.dropout, self.training)
-        return (states, torch.stack(scores, dim=1)) if return_attention else states
+        return states, self._own_masks(past, tokens.shape[1], dtype, tokens.device), dtype
+
+    def _finish(self, states: Tensor) -> Tensor:
+        return functional.dropout(self.final_norm(states), self.config.dropout, self.training)
 
     def logits(self, states: Tensor) -> Tensor:
         """States [rows, t, dim] -> logits [rows, t, vocab], in the states' dtype."""
@@ -204,18 +150,3 @@ class T5Decoder(nn.Module):
         tables = relative_bias(self.relative_bias, self.config, positions[past:], positions, both_sides=False)
         allowed = causal_mask(new, past, device=device)
         return [score_mask(allowed, table, dtype=dtype) for table in tables]
-
-    def _fold(self, target_tokens: int, memory: Tensor) -> bool:
-        """Whether reading this memory folded costs less than projecting it first."""
-        config = self.config
-        sizes = {"heads": config.num_heads, "head_dim": config.head_dim, "memory_dim": memory.shape[2]}
-        return folding_is_cheaper(target_tokens, memory.shape[1], **sizes)
-
-    def _check_memory(self, memory: Tensor | None, memory_mask: Tensor | None) -> None:
-        if memory is None or memory_mask is None:
-            raise ValueError("the decoder got no memory; give memory and memory_mask, or a cache made from them.")
-        if memory.dim() != 3 or memory.shape[2] != self.memory_dim or memory_mask.shape != memory.shape[:2]:
-            raise ValueError(
-                f"memory {tuple(memory.shape)} with mask {tuple(memory_mask.shape)}; "
-                f"they must be [batch, m, {self.memory_dim}] and [batch, m]."
-            )

@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 import math
-from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
-from torch.utils.checkpoint import checkpoint
 
 from wellread.nn.attention import split_heads
 from wellread.nn.t5_hub import ACTIVATIONS, T5Config
@@ -17,7 +15,6 @@ __all__ = [
     "Attention",
     "FeedForward",
     "RMSNorm",
-    "apply_layer",
     "bias_tables",
     "compute_dtype",
     "relative_bias",
@@ -126,13 +123,6 @@ def relative_buckets(distance: Tensor, *, num_buckets: int, max_distance: int, b
     growth = torch.log(distance.clamp(min=1).float() / exact) / math.log(max_distance / exact)
     far = (exact + (growth * (num_buckets - exact)).long()).clamp(max=num_buckets - 1)
     return offset + torch.where(distance < exact, distance, far)
-
-
-def apply_layer(owner: nn.Module, layer: nn.Module, states: Tensor, *inputs: Any) -> Any:
-    """Run one layer, recomputing its activations in the backward pass where the owner asks for it."""
-    if owner.gradient_checkpointing and owner.training and torch.is_grad_enabled():
-        return checkpoint(layer, states, *inputs, use_reentrant=False)
-    return layer(states, *inputs)
 
 
 def compute_dtype(states: Tensor) -> torch.dtype:

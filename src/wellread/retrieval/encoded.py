@@ -66,8 +66,13 @@ class OwnEncoder:
         if encoder and isinstance(encoder, str):
             encoder = cls.encoder_named(encoder)
         if encoder:
-            options |= {"encoder": encoder, "encoder_fingerprint": getattr(encoder, "fingerprint", "")}
+            options |= {"encoder": encoder, **cls.facts_of(encoder)}
         return super().build(passages, out, overwrite=overwrite, **options)
+
+    @classmethod
+    def facts_of(cls, encoder: Any) -> dict[str, Any]:
+        """The options of an index that follow from the encoder it is built with."""
+        return {"encoder_fingerprint": getattr(encoder, "fingerprint", "")}
 
     def _load(self) -> None:
         super()._load()

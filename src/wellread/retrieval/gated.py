@@ -7,16 +7,15 @@ is that of one search over all entries by the gated score. `where={"source": ...
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
-from typing import Any, Self
+from typing import Any
 
 import numpy as np
 
 from wellread.retrieval.segments import Hits, join
 from wellread.retrieval.vectors import VectorOptions, VectorRetriever
-from wellread.types import Candidates, Passage, Probe
+from wellread.types import Candidates, Probe
 
 __all__ = ["GatedOptions", "GatedRetriever"]
 
@@ -35,13 +34,8 @@ class GatedRetriever(VectorRetriever):
     Options = GatedOptions
 
     @classmethod
-    def build(cls, passages: Iterable[Passage], out: str | Path, *, overwrite: bool = False, **options: Any) -> Self:
-        encoder = options.get("encoder")
-        if encoder and isinstance(encoder, str):
-            encoder = cls.encoder_named(encoder)
-        if encoder:
-            options |= {"encoder": encoder, "sources": list(encoder.sources)}
-        return super().build(passages, out, overwrite=overwrite, **options)
+    def facts_of(cls, encoder: Any) -> dict[str, Any]:
+        return {**super().facts_of(encoder), "sources": list(encoder.sources)}
 
     def _load(self) -> None:
         super()._load()

@@ -35,7 +35,7 @@ from wellread.evaluation.flops import FlopFormula
 from wellread.losses import nll, perplexity_distillation
 from wellread.reading.keeping import all_columns, check_keep, keep_best
 from wellread.systems.base import Paper
-from wellread.systems.fusion_base import LiveConfig, LiveSystem
+from wellread.systems.live_base import LiveConfig, LiveSystem
 from wellread.types import CandidateBatch, Inputs, Reading, TrainingBatch
 
 if TYPE_CHECKING:

@@ -21,7 +21,7 @@ from __future__ import annotations
 
 from wellread.reading.pairing import passages_only
 from wellread.systems.base import Paper
-from wellread.systems.fusion_base import LiveConfig, LiveSystem
+from wellread.systems.live_base import LiveConfig, LiveSystem
 from wellread.types import CandidateBatch, Inputs, Reading
 
 __all__ = ["Lumen", "LumenConfig"]

@@ -41,7 +41,8 @@ from wellread.config import require
 from wellread.losses import attention_distillation, nll
 from wellread.reading.relevance import all_pairs, relevance
 from wellread.systems.base import Paper, Represented
-from wellread.systems.fusion_base import LiveConfig, LiveSystem, take
+from wellread.systems.fusion_base import take
+from wellread.systems.live_base import LiveConfig, LiveSystem
 from wellread.systems.step_base import gathered, numbers, same
 from wellread.types import CandidateBatch, Inputs, Reading, TrainingBatch
 

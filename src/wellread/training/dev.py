@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING
 import torch
 
 from wellread.evaluation.metrics import exact_match, f1
+from wellread.model import precision_dtype
 from wellread.reading.batching import CandidateRow, batch_candidates, to_device
-from wellread.training.loop import PRECISIONS
 from wellread.training.processes import Processes
 from wellread.types import Candidates, Question
 
@@ -75,7 +75,7 @@ class DevQuestions:
         ]
         candidates = to_device(batch_candidates(rows, frame.tokenizer.pad), device)
         inputs = model.inputs([question for question, _ in pairs])
-        dtype = PRECISIONS[self.precision]
+        dtype = precision_dtype(self.precision)
         with torch.inference_mode(), torch.autocast(device.type, dtype=dtype, enabled=dtype is not None):
             written = model.system.generate(inputs, candidates, max_tokens=frame.config.answer_tokens)
         return [frame.text(row) for row in written.tokens.tolist()]

@@ -12,17 +12,16 @@ import hashlib
 import math
 import time
 from collections import defaultdict
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Protocol
 
 import torch
 from torch import Tensor, nn
 from tqdm import tqdm
 
-from wellread.model import Model, save_model
+from wellread.model import Model, precision_dtype, save_model
 from wellread.reading.batching import to_device
 from wellread.training.checkpoint import (
     RunLog,
@@ -34,58 +33,14 @@ from wellread.training.checkpoint import (
 from wellread.training.config import TrainingConfig
 from wellread.training.during import Stop, checkpointing, stop_signals
 from wellread.training.gradient_cache import joint_gradients, passed_on
+from wellread.training.hooks import BatchSource, Evaluate, Live, Refresh
 from wellread.training.optimizers import learning_rate, make_optimizer, trained_parameters
 from wellread.training.processes import Processes
 from wellread.types import TrainingBatch
 
-__all__ = ["BatchSource", "Evaluate", "Live", "Refresh", "TrainReport", "train"]
-
-Evaluate = Callable[[Model], Mapping[str, float]]
+__all__ = ["TrainReport", "train"]
 
 LOWER_IS_BETTER = frozenset({"loss", "nll", "perplexity", "bits_per_byte"})
-PRECISIONS = {"fp32": None, "bf16": torch.bfloat16}
-
-
-class BatchSource(Protocol):
-    """Where batches come from: data.Batches, or anything with this method."""
-
-    def batch(self, step: int, part: int = 0, parts: int = 1) -> TrainingBatch:
-        """Part `part` of the `parts` that the questions of a step are divided into; the same every time. Where a Live
-        completes it, what that takes."""
-        ...
-
-
-class Refresh(Protocol):
-    """What is renewed with the weights reached, before the step it is called with: candidates, an index.
-
-    Called for every one of `steps`, and at the start of a resumed run for those behind it, to take up what was
-    renewed then.
-    """
-
-    steps: Sequence[int]
-
-    def __call__(self, model: Model, step: int) -> None: ...
-
-
-class Live(Refresh, Protocol):
-    """A refresh that also completes what a step reads, with the weights that step begins with.
-
-    now: the step the run is at, which the loop says.
-    """
-
-    now: int
-
-    def complete(self, model: Model, part: Any) -> TrainingBatch:
-        """What `BatchSource.batch` gave, with its candidates."""
-        ...
-
-    def facts(self, step: int) -> Mapping[str, int]:
-        """What the log says about it."""
-        ...
-
-    def close(self) -> None:
-        """The run is over, or stopped."""
-        ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -319,7 +274,7 @@ class _Run:
         return {name: value.detach() for name, value in losses.items()}
 
     def _precision(self) -> torch.autocast:
-        dtype, kind = PRECISIONS[self.config.precision], self.model.device.type
+        dtype, kind = precision_dtype(self.config.precision), self.model.device.type
         # The cache would keep weights cast without a gradient where a system reads once without one.
         return torch.autocast(kind, dtype=dtype, enabled=dtype is not None, cache_enabled=False)
 

@@ -26,8 +26,9 @@ from wellread.training.checkpoint import drop_checkpoint, has_checkpoint
 from wellread.training.config import DevConfig, Recipe, TaskConfig
 from wellread.training.data import Batches, Example, PassageTokens, Task, prepare_task
 from wellread.training.dev import DevQuestions
+from wellread.training.hooks import Evaluate
 from wellread.training.live import LiveDev, LiveSearch, drop_keys
-from wellread.training.loop import Evaluate, TrainReport, train
+from wellread.training.loop import TrainReport, train
 from wellread.training.online import OnlineMemory, drop_online_memory
 from wellread.training.optimizers import ENDLESS
 from wellread.training.processes import Processes, find_processes, pick_device
