@@ -31,8 +31,9 @@ class LetterEncoder:
 
 
 def make(numbers):
+    """No two have the same text: of equal vectors, the last bits of a product would decide which comes first."""
     return [
-        Passage(f"p{n}", f"{WORDS[n % 10]} {WORDS[n * 7 % 10]} {WORDS[n % 3]}", metadata={"odd": n % 2})
+        Passage(f"p{n}", f"{WORDS[n % 10]} {WORDS[n * 7 % 10]} {WORDS[n % 3]} n{n}", metadata={"odd": n % 2})
         for n in numbers
     ]
 
