@@ -78,6 +78,7 @@ LIMITS = """\
 - English only, and lower case only: the vocabulary of its encoder has no capitals, so answers have none.
 - Short answers (names, dates, numbers, labels), most of them copied word for word from one passage. It does not
   count, compare, combine passages or say that a question makes no sense.
+- It was shown claims to check, and did not learn to: its labels are as good as chance. Do not use it for that.
 - It knows what its passages say. A wrong or missing passage gives a wrong answer that reads like a right one; look at
   the passage cited, and withhold doubtful answers with --min-confidence.
 - Text outside of encyclopedias (reviews, law, medicine, chat) was not trained on and is read worse.
@@ -98,7 +99,7 @@ def card(folder: Path, results: Path) -> str:
         f"# {run['name']}",
         f"A small reader that comes with wellread: {system['name'].upper()} over {ENCODER} with a decoder of a few "
         f"layers and a copy head, {weights['all'] / 1e6:.1f} M weights, {size:.1f} MiB as {run['weights']}. It answers "
-        "questions, fills slots and checks claims from passages that its memory encoder has read in advance.",
+        "questions and fills slots from passages that its memory encoder has read in advance.",
         f"Options: {options}.",
         "## Use",
         USE,
