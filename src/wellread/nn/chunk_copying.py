@@ -4,8 +4,8 @@
 
 What may be copied is what chunked cross-attention may read: the states that write chunk u + 1 copy from the neighbours
 of chunk u and what follows these; those that write the first chunk only say. A token is found by its own word and by
-the one before it, a state asks with what it is about to say and with the word just written. At first a token's score is
-its log-probability in the vocabulary, and more where the word before it is the one just written.
+the one before it, a state asks with what it is about to say and with the word just written. At first a token's score
+is a share of its log-probability in the vocabulary, and more where the word before it is the one just written.
 """
 
 from __future__ import annotations
@@ -20,8 +20,10 @@ __all__ = ["NeighbourCopying"]
 
 # Of a cosine: a word that follows the one just written gets some fifty times the weight of others.
 SHARPNESS = 4.0
-# Copying starts at a few thousandths of what is said.
-SAY = 5.0
+# Copying starts at some hundredths of what is said.
+SAY = 4.0
+# Of log-probabilities: words that the vocabulary hardly knows are raised most. A fit to counted word pairs gave 0.72.
+TRUST = 0.75
 
 
 class NeighbourCopying(nn.Module):
@@ -30,7 +32,7 @@ class NeighbourCopying(nn.Module):
     def __init__(self, dim: int) -> None:
         super().__init__()
         self.head = CopyHead(dim, 2 * dim, copy_dim=2 * dim)
-        self.trust = nn.Parameter(torch.ones(()))
+        self.trust = nn.Parameter(torch.tensor(TRUST))
         same, nothing = torch.eye(dim), torch.zeros(dim, dim)
         with torch.no_grad():
             self.head.key.weight.copy_(torch.block_diag(same, same))
