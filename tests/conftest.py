@@ -121,8 +121,9 @@ def tiny_system(name: str, family: str = "t5", *, layers: int = 3, seed: int = 0
     system = kind(from_mapping(kind.Config, TINY_OPTIONS.get(name, {}) | options), reader)
     with torch.random.fork_rng():
         torch.manual_seed(seed + 1)
-        for part in ("neighbours", "cross"):  # parts that start at zero
-            for weight in getattr(system, part).parameters() if hasattr(system, part) else ():
+        for part in ("neighbours", "cross", "copy"):  # parts that start at zero
+            net = getattr(system, part, None)
+            for weight in net.parameters() if net is not None else ():
                 weight.data.add_(0.25 * torch.randn_like(weight))
         for part in ("scorer",):
             if hasattr(system, part):

@@ -36,6 +36,8 @@ def place(tmp_path_factory):
     for weight in model.system.cross.parameters():
         weight.data.add_(0.1)
     save_model(home / "model", model)
+    copying = build_model("retro", {"chunk_tokens": SIZE, "cross_layers": [1], "copy_neighbours": True}, *nets)
+    save_model(home / "copying", copying)
     return home
 
 
@@ -59,6 +61,15 @@ def test_texts_are_scored_with_and_without_neighbours(place, wellread):
     assert found["documents"] == 5
     assert found["overlap"][-1]["all k=2"] == found["rows"][2]["bits_per_byte"]
     assert found["overlap"][-1]["share"] == 1.0
+
+
+def test_copied_words_are_scored(place, wellread):
+    more = ("--neighbours", f"all={place}/lists", "-k", "2", "--shuffled", "0", "--json")
+    answer = wellread(command(place, *more).replace(f"{place}/model", f"{place}/copying"))
+    assert answer.code == 0, answer.err
+    rows = json.loads(answer.out)["rows"]
+    # Its cross-attention adds nothing yet: what differs is copied.
+    assert len({row["bits_per_byte"]["value"] for row in rows}) == 3
 
 
 def test_for_people(place, wellread):

@@ -36,13 +36,13 @@ class Database:
         return numbers, np.arange(k, dtype=np.float32) + np.zeros((len(keys), k), np.float32)
 
 
-@pytest.fixture(scope="module")
-def place(tmp_path_factory):
+@pytest.fixture(scope="module", params=[False, True], ids=["reading", "copying"])
+def place(request, tmp_path_factory):
     home = tmp_path_factory.mktemp("continuing")
     train_tokenizer(STORIES, 300, kind="bytes").save(home / "words")
     train_tokenizer(STORIES, 262, kind="bytes").save(home / "other-words")
     nets = build_from("scratch", kind="decoder", tokenizer=home / "words", dim=16, layers=2, heads=2)
-    model = build_model("retro", {"chunk_tokens": SIZE, "cross_layers": [1]}, *nets)
+    model = build_model("retro", {"chunk_tokens": SIZE, "cross_layers": [1], "copy_neighbours": request.param}, *nets)
     for weight in model.system.cross.parameters():
         weight.data.add_(0.3)  # what it adds starts at zero
     save_model(home / "model", model)

@@ -150,6 +150,20 @@ def test_bfloat16_weights(head, read):
     assert torch.allclose(mixed.exp().sum(-1), torch.ones(2, 4), atol=CLOSE)
 
 
+def test_with_a_prior_both_ways_of_writing_share_one_softmax(head, read):
+    prior = torch.randn(2, 4, 9, generator=torch.Generator().manual_seed(6))
+    keys = head.keys(read["states"], read["passage"])
+    copying = head(read["decoder_states"], keys, read["copyable"], prior)
+    query = head.query(read["decoder_states"])
+    scores = (query @ keys.transpose(1, 2) * head.copy_dim**-0.5 + prior).masked_fill(
+        ~read["copyable"].unsqueeze(1), -torch.inf
+    )
+    say = head.gate(read["decoder_states"])
+    both = torch.cat([say, scores], dim=-1).softmax(-1)
+    assert torch.allclose(copying.log_say.exp(), both[..., 0], atol=CLOSE)
+    assert torch.allclose(copying.log_copy.exp()[..., None] * copying.attention, both[..., 1:], atol=CLOSE)
+
+
 def test_far_away_scores_stay_finite(head, read):
     with torch.no_grad():
         head.query.weight.mul_(1e4)

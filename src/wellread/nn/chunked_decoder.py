@@ -16,6 +16,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from wellread.nn.attention import score_mask
+from wellread.nn.chunk_copying import NeighbourCopying
 from wellread.nn.chunked_attention import ChunkedCrossAttention
 from wellread.nn.llama import LlamaCache, LlamaDecoder
 from wellread.nn.neighbour_encoder import NeighbourEncoder
@@ -46,36 +47,43 @@ class Near:
 @dataclass(frozen=True, slots=True)
 class TextStates:
     """states: [batch, tokens, dim], finished. lower: the same at the first layer that reads neighbours. found:
-    [batch, chunks, neighbours, tokens, dim] with mask, the encoded neighbours; None where no chunk has any. weights: on
-    request [batch, tokens, neighbours * tokens], how much every state read of each, mean over heads and layers."""
+    [batch, chunks, neighbours, tokens, dim] with mask and tokens, the encoded neighbours; None where no chunk has any.
+    weights: on request [batch, tokens, neighbours * tokens], how much every state read of each, mean over heads and
+    layers."""
 
     states: Tensor
     lower: Tensor
     found: Tensor | None = None
     mask: Tensor | None = None
+    tokens: Tensor | None = None
     weights: Tensor | None = None
 
 
 @dataclass(slots=True)
 class Running:
     """A text that grows. length: [rows], tokens so far, the start token counted. recent, chunk: [rows, chunk_tokens,
-    dim] and [rows, chunk_tokens], lower states and tokens of the chunk being written. keys, values: by layer, of what
-    the present block reads; mask, places: [rows, stored], which of it is real, and its place in its neighbour."""
+    dim] and [rows, chunk_tokens], lower states and tokens of the chunk being written. last: [rows], the last token.
+    keys, values: by layer, of what the present block reads; mask, places, tokens: [rows, stored], which of it is real,
+    its place in its neighbour, its words; copies: [rows, stored, ...], its keys for copying, if it can be copied."""
 
     cache: LlamaCache
     length: Tensor
     recent: Tensor
     chunk: Tensor
+    last: Tensor
     keys: dict[int, Tensor]
     values: dict[int, Tensor]
     mask: Tensor
     places: Tensor
+    tokens: Tensor
+    copies: Tensor | None = None
 
     def reorder(self, index: Tensor) -> Running:
         """Continue from the rows in `index`; gives the state itself."""
         self.cache.reorder(index)
-        for name in ("length", "recent", "chunk", "mask", "places"):
-            setattr(self, name, getattr(self, name).index_select(0, index))
+        for name in ("length", "recent", "chunk", "last", "mask", "places", "tokens", "copies"):
+            if getattr(self, name) is not None:
+                setattr(self, name, getattr(self, name).index_select(0, index))
         for held in (self.keys, self.values):
             for layer in held:
                 held[layer] = held[layer].index_select(0, index)
@@ -84,12 +92,13 @@ class Running:
 
 @dataclass(frozen=True)
 class ChunkedDecoder:
-    """The nets of a system, wired. cross: layer -> its chunked cross-attention."""
+    """The nets of a system, wired. cross: layer -> its chunked cross-attention. copy: for words of neighbours."""
 
     reader: LlamaDecoder
     cross: Mapping[int, ChunkedCrossAttention]
     encoder: NeighbourEncoder
     chunk_tokens: int
+    copy: NeighbourCopying | None = None
 
     @property
     def first(self) -> int:
@@ -98,10 +107,12 @@ class ChunkedDecoder:
 
     def encode(self, near: Near, chunks: Tensor) -> Tensor:
         """Neighbours of rows of chunks -> [batch, chunks, neighbours, tokens, dim]. chunks: [batch, chunks, m, dim]."""
-        # Words are trained by the text alone: gradients through the norm of rare ones would drown its own.
-        embedded = self.reader.embed(near.tokens.flatten(0, 1)).detach()
-        encoded = self.encoder(embedded, near.mask.flatten(0, 1), chunks.flatten(0, 1))
+        encoded = self.encoder(self._words(near.tokens.flatten(0, 1)), near.mask.flatten(0, 1), chunks.flatten(0, 1))
         return encoded.unflatten(0, near.tokens.shape[:2])
+
+    def _words(self, tokens: Tensor) -> Tensor:
+        """Embeddings that are read but trained by the text alone: gradients of rare words would drown its own."""
+        return self.reader.embed(tokens).detach()
 
     def read(
         self, tokens: Tensor, mask: Tensor, near: Near, *, cache: LlamaCache | None = None, scored: bool = False
@@ -135,7 +146,33 @@ class ChunkedDecoder:
                 states = states + (read[0] if scored else read)
             states = layer.think(states)
         mean = torch.stack(weights).mean(0) if weights else None
-        return TextStates(reader.finish(states), lower, found, None if found is None else near.mask, mean)
+        beside = (None, None) if found is None else (near.mask, near.tokens)
+        return TextStates(reader.finish(states), lower, found, *beside, mean)
+
+    def target_log_probs(self, text: TextStates, tokens: Tensor, target: Tensor, places: Tensor) -> Tensor:
+        """log p of what the states at these places [batch, n] write, copied words counted: [batch, n] float32.
+
+        text: what `read` gave for the tokens. tokens, target: [batch, tokens], each token and the one after it.
+        """
+        rows = torch.arange(len(places), device=places.device)[:, None]
+        if self.copy is None or text.found is None:
+            logits = self.reader.logits(text.states[rows, places]).float()
+            said = -functional.cross_entropy(logits.flatten(0, 1), target[rows, places].flatten(), reduction="none")
+            return said.view_as(places)
+        keys = self.copy.keys(self._words(text.tokens).flatten(0, 1), text.mask.flatten(0, 1))
+        copies = (keys.unflatten(0, text.tokens.shape[:2]), text.tokens.flatten(2), text.mask.flatten(2))
+        log_words = self.reader.logits(text.states).float().log_softmax(-1)
+        asking = (text.states, self._words(tokens))
+        return self.copy.over_chunks(asking, log_words, copies, target, chunk_tokens=self.chunk_tokens)[rows, places]
+
+    def log_probs(self, states: Tensor, running: Running) -> Tensor:
+        """Of the words that come next [rows, vocab] float32, at the states [rows, dim] that write them."""
+        log_words = self.reader.logits(states).float().log_softmax(-1)
+        if self.copy is None or running.copies is None:
+            return log_words
+        asking = (states[:, None], self._words(running.last)[:, None])
+        copies = (running.copies, running.tokens, running.mask)
+        return self.copy.log_probs(asking, log_words[:, None], copies)[:, 0]
 
     def begin(self, tokens: Tensor, mask: Tensor, near: Near) -> tuple[Tensor, Running]:
         """Read texts and be ready to go on: the state that writes the next token [batch, dim], and what is kept."""
@@ -149,10 +186,12 @@ class ChunkedDecoder:
             length=length,
             recent=text.lower[rows[:, None], place],
             chunk=tokens[rows[:, None], place],
+            last=tokens[rows, length - 1],
             keys={},
             values={},
             mask=torch.zeros(len(tokens), 0, dtype=torch.bool, device=tokens.device),
-            places=torch.zeros(len(tokens), 0, dtype=torch.int64, device=tokens.device),
+            places=tokens[:, :0],
+            tokens=tokens[:, :0],
         )
         chunks = 0 if text.found is None else text.found.shape[1]
         last = ((length - 1) // size - 1).clamp(0, max(chunks - 1, 0))
@@ -160,7 +199,7 @@ class ChunkedDecoder:
             self._show(running, rows, *self._nothing(running.recent))
         else:
             # Of a text without a finished chunk the mask is False all over.
-            self._show(running, rows, text.found[rows, last], text.mask[rows, last])
+            self._show(running, rows, *(part[rows, last] for part in (text.found, text.tokens, text.mask)))
         return text.states[rows, length - 1], running
 
     def step(self, new: Tensor, running: Running) -> tuple[Tensor, Tensor]:
@@ -174,6 +213,7 @@ class ChunkedDecoder:
         rows, place = torch.arange(len(new), device=new.device), (at - 1) % size
         running.recent = running.recent.index_put((rows, place), states[:, 0])
         running.chunk = running.chunk.index_put((rows, place), new[:, 0])
+        running.last = new[:, 0]
         return states, at % size == 0
 
     def show(self, running: Running, rows: Tensor, near: Near | None) -> None:
@@ -181,7 +221,8 @@ class ChunkedDecoder:
         if near is None:
             self._show(running, rows, *self._nothing(running.recent[rows]))
         else:
-            self._show(running, rows, self.encode(near, running.recent[rows][:, None])[:, 0], near.mask[:, 0])
+            found = self.encode(near, running.recent[rows][:, None])[:, 0]
+            self._show(running, rows, found, near.tokens[:, 0], near.mask[:, 0])
 
     def finish_step(self, states: Tensor, running: Running) -> Tensor:
         """The upper half: states that write the next token, [rows, 1, dim]."""
@@ -203,17 +244,23 @@ class ChunkedDecoder:
         dtype = compute_dtype(self.reader.embed_tokens.weight)
         return self.reader.rotation(running.length[:, None]), score_mask(running.cache.mask, None, dtype=dtype)
 
-    def _nothing(self, states: Tensor) -> tuple[Tensor, Tensor]:
-        """Encoded neighbours [n, 0, 0, dim] of nobody, and their mask."""
-        return states.new_zeros(len(states), 0, 0, self.encoder.dim), states.new_zeros(len(states), 0, 0).bool()
+    def _nothing(self, states: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Encoded neighbours [n, 0, 0, dim] of nobody, their tokens and mask."""
+        empty = states.new_zeros(len(states), 0, 0)
+        return states.new_zeros(len(states), 0, 0, self.encoder.dim), empty.long(), empty.bool()
 
-    def _show(self, running: Running, rows: Tensor, found: Tensor, mask: Tensor) -> None:
-        """Put encoded neighbours [n, neighbours, tokens, dim] with mask in the place of what the rows read before."""
+    def _show(self, running: Running, rows: Tensor, found: Tensor, tokens: Tensor, mask: Tensor) -> None:
+        """Put encoded neighbours [n, neighbours, tokens, dim], their tokens and mask in the place of what the rows read
+        before."""
         places = torch.arange(found.shape[2], device=found.device).repeat(found.shape[1]).expand(len(rows), -1)
-        found, mask = found.flatten(1, 2), mask.flatten(1, 2)
-        width = max(found.shape[1], running.mask.shape[1])
-        running.mask = _put(running.mask[..., None], rows, mask[..., None], width)[..., 0]
-        running.places = _put(running.places[..., None], rows, places[..., None], width)[..., 0]
+        width = max(tokens[0].numel(), running.mask.shape[1])
+        if self.copy is not None:
+            new = self.copy.keys(self._words(tokens), mask)
+            before = new.new_zeros(len(running.length), 0, new.shape[2]) if running.copies is None else running.copies
+            running.copies = _put(before, rows, new, width)
+        found, mask, tokens = found.flatten(1, 2), mask.flatten(1, 2), tokens.flatten(1, 2)
+        for name, new in (("mask", mask), ("places", places), ("tokens", tokens)):
+            setattr(running, name, _put(getattr(running, name)[..., None], rows, new[..., None], width)[..., 0])
         for index, cross in self.cross.items():
             for held, new in zip((running.keys, running.values), cross.keys_values(found), strict=True):
                 before = held.get(index, new.new_zeros(len(running.length), new.shape[1], 0, new.shape[3]))

@@ -5,8 +5,9 @@ and its predecessor's, so that a decoder that has just copied a token finds the 
 
     p(word) = g * p_vocabulary(word) + (1 - g) * sum of the attention on the passage tokens that are the word
 
-The gate g and the attention are functions of the decoder's state. All probabilities are computed in float32,
-under autocast too.
+The gate g and the attention are functions of the decoder's state. Where `prior` says what the vocabulary gives the
+passage tokens, both ways of writing share one softmax instead (Gu et al. 2016, CopyNet): g then falls where much fits,
+and what fits little is hardly copied. All probabilities are computed in float32, under autocast too.
 """
 
 from __future__ import annotations
@@ -67,23 +68,26 @@ class CopyHead(nn.Module):
         keys = functional.linear(states, own, self.key.bias)
         return (keys + functional.pad(previous, (0, 0, 1, 0))).float()
 
-    def forward(self, decoder_states: Tensor, keys: Tensor, copyable: Tensor) -> Copying:
+    def forward(self, decoder_states: Tensor, keys: Tensor, copyable: Tensor, prior: Tensor | None = None) -> Copying:
         """Where to copy from and whether to.
 
         decoder_states: [rows, t, decoder_dim]; rows is a multiple of batch, the rows (beams) of one question
-        adjacent. keys: [batch, m, copy_dim] from `keys`. copyable: [batch, m] bool.
+        adjacent. keys: [batch, m, copy_dim] from `keys`. copyable: [batch, m] bool. prior: [batch, rows / batch * t, m]
+        float32, added to the scores, whose sum (of exponentials) the gate is then against.
         """
         rows, tokens, _ = decoder_states.shape
         query = self.query(decoder_states)
         with torch.autocast(decoder_states.device.type, enabled=False):
             query = query.float().view(keys.shape[0], -1, self.copy_dim)
             scores = query @ keys.float().transpose(1, 2) * self.copy_dim**-0.5
+            scores = scores if prior is None else scores + prior
             allowed = copyable.unsqueeze(1)
             # Finite, so that a question with nothing to copy gives numbers; its attention is zeroed after.
             scores = scores.masked_fill(~allowed, torch.finfo(torch.float32).min)
             attention = scores.softmax(dim=-1).masked_fill(~allowed, 0.0)
             states, weight = decoder_states.float(), self.gate.weight.float()
             gate = functional.linear(states, weight, self.gate.bias.float()).squeeze(-1)
+            gate = gate if prior is None else gate - scores.logsumexp(-1).view_as(gate)
             empty = ~copyable.any(dim=1).repeat_interleave(rows // keys.shape[0]).unsqueeze(1)
             log_say = functional.logsigmoid(gate).masked_fill(empty, 0.0)
             log_copy = functional.logsigmoid(-gate).masked_fill(empty, torch.tensor(TINY).log().item())

@@ -19,7 +19,8 @@ whole text: chunk u's neighbours are only seen from its last token on, so nothin
 Differences: the decoder is of the Llama family (rotary positions, SwiGLU) and begins every text with a start token; the
 logits of distance in the cross-attention are a table of T5's buckets; the encoder reads the decoder's word embeddings
 and does not train them; the output of every cross-attention starts at zero. A chunk is sought by its tokens: the frozen
-Bert, which has a vocabulary of its own, belongs to the database.
+Bert, which has a vocabulary of its own, belongs to the database. With copy_neighbours, off as in the paper, words that
+the cross-attention may read can also be copied (nn.chunk_copying).
 """
 
 from __future__ import annotations
@@ -29,10 +30,11 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 import torch
-from torch.nn.functional import cross_entropy, pad
+from torch.nn.functional import pad
 
 from wellread.config import require
 from wellread.losses import nll
+from wellread.nn.chunk_copying import NeighbourCopying
 from wellread.nn.chunked_decoder import ChunkedDecoder, Near, Running, TextStates
 from wellread.nn.neighbour_building import build_neighbour_nets, copy_reader
 from wellread.reading.chunks import by_chunk, follow, one_candidate, row_probes
@@ -56,7 +58,7 @@ class RetroConfig:
     of neighbours, 0 for the decoder's width and heads. encoder_cross: its layers that read the chunk. copy_reader: its
     layers, and the queries, keys and values of the cross-attention, start as copies of the decoder's. read_words: the
     encoder adds nothing to its words at first, and these are compared with states, and read, as they are. seed: of the
-    first weights of encoder and cross-attention.
+    first weights of encoder and cross-attention. copy_neighbours: words are also copied from the neighbours.
     """
 
     chunk_tokens: int = 64
@@ -67,6 +69,7 @@ class RetroConfig:
     encoder_cross: tuple[int, ...] = (0,)
     copy_reader: bool = False
     read_words: bool = False
+    copy_neighbours: bool = False
     seed: int = 0
 
     def __post_init__(self) -> None:
@@ -120,19 +123,21 @@ class Retro(System):
         self.neighbours, self.cross = build_neighbour_nets(reader, cross_layers=sorted(layers), **sizes, **more)
         if config.copy_reader:
             copy_reader(reader, self.neighbours, self.cross)
+        self.copy = NeighbourCopying(reader.dim) if config.copy_neighbours else None
 
     @property
     def decoder(self) -> ChunkedDecoder:
         """The nets, wired."""
         cross = {int(layer): net for layer, net in self.cross.items()}
-        return ChunkedDecoder(self.reader, cross, self.neighbours, self.config.chunk_tokens)
+        return ChunkedDecoder(self.reader, cross, self.neighbours, self.config.chunk_tokens, self.copy)
 
     def memory_weights(self) -> Mapping[str, Tensor]:
         """None: keys come from the database's frozen encoder."""
         return {}
 
     def parts(self) -> dict[str, list[str]]:
-        return {"reader": ["reader."], "embeddings": ["reader.embed_tokens."], "neighbours": ["neighbours.", "cross."]}
+        neighbours = ["neighbours.", "cross.", *(["copy."] if self.copy else [])]
+        return {"reader": ["reader."], "embeddings": ["reader.embed_tokens."], "neighbours": neighbours}
 
     def remember(
         self, tokens: Tensor, mask: Tensor, *, picture: Tensor | None = None, picture_mask: Tensor | None = None
@@ -185,22 +190,20 @@ class Retro(System):
 
     def _written(
         self, inputs: Inputs, candidates: CandidateBatch, target: Tensor, mask: Tensor, *, scored: bool = False
-    ) -> tuple[TextStates, Tensor]:
-        """The states of question and target, and which of them write the target: [batch, target tokens]."""
+    ) -> tuple[TextStates, Tensor, Tensor]:
+        """The states of question and target, which of them write the target [batch, target tokens], the whole text."""
         tokens, real = self._begun(follow(inputs, target, mask))
         # The last token writes nothing that is asked for, and could be the last of a chunk.
         text = self.decoder.read(tokens[:, :-1], real[:, :-1], self._near(inputs, candidates)[0], scored=scored)
         places = inputs.mask.sum(-1, keepdim=True) + torch.arange(target.shape[1], device=target.device)
-        return text, places.clamp_max(text.states.shape[1] - 1)
+        return text, places.clamp_max(text.states.shape[1] - 1), tokens
 
     def token_log_probs(
         self, inputs: Inputs, candidates: CandidateBatch, target: Tensor, target_mask: Tensor
     ) -> Tensor:
         """log p of every target token after the question: [batch, target tokens] float32."""
-        text, places = self._written(inputs, candidates, target, target_mask)
-        rows = torch.arange(len(target), device=target.device)[:, None]
-        logits = self.reader.logits(text.states[rows, places]).float()
-        return -cross_entropy(logits.flatten(0, 1), target.flatten(), reduction="none").view_as(target)
+        text, places, tokens = self._written(inputs, candidates, target, target_mask)
+        return self.decoder.target_log_probs(text, tokens[:, :-1], tokens[:, 1:], places)
 
     def log_likelihood(
         self,
@@ -249,13 +252,13 @@ class Retro(System):
         def step(new: Tensor, writing: _Writing | None) -> tuple[Tensor, _Writing]:
             if writing is None:  # what comes first is a start token; the text starts with the question
                 ended = torch.zeros(len(rows), dtype=torch.bool, device=rows.device)
-                return self._log_probs(state[rows]), _Writing(running.reorder(rows), ended)
+                return decoder.log_probs(state[rows], running.reorder(rows)), _Writing(running, ended)
             ended = writing.ended | (new[:, 0] == end)
             states, finished = decoder.step(new, writing.running)
             if bool(finished.any()):
                 self._look(writing.running, finished, finished & ~ended, search)
             states = decoder.finish_step(states, writing.running)
-            return self._log_probs(states[:, 0]), _Writing(writing.running, ended)
+            return decoder.log_probs(states[:, 0], writing.running), _Writing(writing.running, ended)
 
         return generate(
             step,
@@ -277,15 +280,12 @@ class Retro(System):
             near = by_chunk(replace(found, group=None), asks.long())[0].first(1).rows(at)
         self.decoder.show(running, at, near)
 
-    def _log_probs(self, states: Tensor) -> Tensor:
-        return self.reader.logits(states).float().log_softmax(-1)
-
     def shares(self, reading: Reading, written: Generated, candidates: CandidateBatch) -> Tensor:
         """Attention of the written tokens' states, less that of states that saw nobody."""
         question: Inputs = reading.extras["question"]
         order = torch.arange(written.tokens.shape[1], device=written.tokens.device)
         mask = order < written.lengths[:, None]
-        text, places = self._written(question, candidates, written.tokens, mask, scored=True)
+        text, places, _ = self._written(question, candidates, written.tokens, mask, scored=True)
         shares = torch.zeros_like(candidates.scores, dtype=torch.float32)
         if text.weights is None:
             return shares
