@@ -31,11 +31,12 @@ the paper is a picture without numbers, only its shape is told.
 **What they have in common.** Every run of LUMEN's claims starts from one small reader that has learned to read as a
 LUMEN with a third of live layers over a frozen memory (`recipes/squad/start.toml`), every run of GLIMMER's from one
 that has learned to read and rerank as a GLIMMER with half of them live (`recipes/mini/second.toml`, by `--base
-runs/mini/second/last --memory runs/squad/mini-bf16`). That favours readers cut at the same layer: others have to learn
-in their few steps what their layers never did. Word embeddings are frozen. Dev questions are squad's, with the right passage put among the candidates, unless the note says otherwise.
-The recipe is `src/wellread/data/claims/recipe.toml`. ReAtt's claims start from the default model over its memory of
-squad's passages (`--base wellread-mini --memory runs/squad/mini-memory`), and read what was found, the right passage
-or not. REALM's start from the sentence encoder, RETRO's from random weights or a language model (bits per byte, in
+runs/mini/second/last --memory runs/squad/mini-bf16`). That favours readers cut at the same layer: others have to
+learn in their few steps what their layers never did. Word embeddings are frozen. Dev questions are squad's, with the
+right passage put among the candidates, unless the note says otherwise. The recipe is
+`src/wellread/data/claims/recipe.toml`. ReAtt's claims start from the default model over its memory of squad's
+passages (`--base wellread-mini --memory runs/squad/mini-memory`), and read what was found, the right passage or not.
+REALM's start from the sentence encoder, RETRO's from random weights or a language model (bits per byte, in
 thousandths), REVEAL's from the default model's layers; the notes say over what.
 """
 

@@ -24,8 +24,8 @@ FROZEN = {**TRAINED, "train_memory": False, "question_encoder": "separate"}
 FOUND = Ask(top_k=10, gold=False)
 SAME = "Otherwise as glimmer-speed."
 SETUP = (
-    "From a reader that was taught to rerank, with half of its layers live (the paper: a third). As in LUMEN, memory is "
-    "frozen and the question has an encoder of its own, so that stored states can be read; one of three live layers "
+    "From a reader that was taught to rerank, with half of its layers live (the paper: a third). As in LUMEN, memory "
+    "is frozen and the question has an encoder of its own, so that stored states can be read; one of three live layers "
     "reranks, from the mean of the question's tokens and with the retriever's order beside it (retrieval_prior = 1). "
     f"Trained with {RETRIEVED} candidates, {READ} kept; asked with what BM25 finds."
 )
