@@ -1,7 +1,8 @@
 """Tasks x systems in one run: answers, provenance, time, FLOPs and bytes. Writes results/tasks.md.
 
 command:  python benchmarks/task_table.py --systems mini-20-5 bm25 smollm2
-          (smollm2 needs what benchmarks/requirements.txt says; the other systems are runs of one's own in --models)
+          python benchmarks/task_table.py --systems glimmer-20-5 lumen-10 memory_fid-20 fid-5     (after recipes/multi)
+          (smollm2 needs what benchmarks/requirements.txt says)
 
 Corpora and their BM25 indexes are made in runs/ where they are missing. Every cell is kept in
 results/tasks/TASK.SYSTEM.json as soon as it is measured, so the script can be stopped and run again; --tasks and
@@ -234,8 +235,10 @@ def write(cells: Sequence[Mapping[str, Any]], command: str) -> None:
         "bf16. Right per second: the score as a share, divided by these seconds. bytes/passage: of the memory; of the "
         "text alone for bm25 (which copies from the first passage by rule) and smollm2 (SmolLM2-135M-Instruct, the "
         "first five passages in its prompt, two examples, greedy). Systems with fewer n were asked fewer questions. "
-        "Each file in results/tasks holds the command of its own cell; times of different commands were taken under "
-        "different load and are not to be compared."
+        "mini: the default model. The other four readers were trained alike, 120 steps on six tasks from an earlier "
+        "default model (recipes/multi), whose cut LUMEN and GLIMMER share; FiD and MemoryFiD have to learn in these steps "
+        "what their layers never did. Each file in results/tasks holds the command of its own cell; times of different "
+        "commands were taken under different load and are not to be compared."
     )
     table = to_markdown([shown(found) for found in cells]).rstrip()
     write_table(TABLE, grid(cells), title="Tasks and systems", command=command, seed=0, notes=f"{table}\n\n{notes}")
@@ -243,8 +246,8 @@ def write(cells: Sequence[Mapping[str, Any]], command: str) -> None:
 
 def parsed(arguments: Sequence[str] | None = None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--models", type=Path, default=Path("runs/squad"), help="folder of the trained readers' runs")
-    parser.add_argument("--weights", default="best", help="which weights of a run: best or last")
+    parser.add_argument("--models", type=Path, default=Path("runs/multi"), help="folder of the trained readers' runs")
+    parser.add_argument("--weights", default="last", help="which weights of a run: best or last")
     parser.add_argument("--codec", default="int8", help="codec of the memories")
     parser.add_argument("--limit", type=int, default=250, help="questions of a task, at even distances")
     parser.add_argument("--smol-limit", type=int, default=24, help="questions for smollm2, which is slow")
