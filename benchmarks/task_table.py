@@ -236,9 +236,9 @@ def write(cells: Sequence[Mapping[str, Any]], command: str) -> None:
         "text alone for bm25 (which copies from the first passage by rule) and smollm2 (SmolLM2-135M-Instruct, the "
         "first five passages in its prompt, two examples, greedy). Systems with fewer n were asked fewer questions. "
         "mini: the default model. The other four readers were trained alike, 120 steps on six tasks from an earlier "
-        "default model (recipes/multi), whose cut LUMEN and GLIMMER share; FiD and MemoryFiD have to learn in these steps "
-        "what their layers never did. Each file in results/tasks holds the command of its own cell; times of different "
-        "commands were taken under different load and are not to be compared."
+        "default model (recipes/multi), whose cut LUMEN and GLIMMER share; FiD and MemoryFiD have to learn in these "
+        "steps what their layers never did. Each file in results/tasks holds the command of its own cell; times of "
+        "different commands were taken under different load and are not to be compared."
     )
     table = to_markdown([shown(found) for found in cells]).rstrip()
     write_table(TABLE, grid(cells), title="Tasks and systems", command=command, seed=0, notes=f"{table}\n\n{notes}")
