@@ -164,12 +164,17 @@ def _stage_row(stage: Mapping[str, Any]) -> dict[str, Any]:
     }
 
 
+def _weights_of(run: Mapping[str, Any]) -> str:
+    last, other = run["checkpoint"]["folder"], run.get("averaged_with")
+    return f"those of `{last}`" if other is None else f"the mean of those of `{last}` and of `{other['folder']}`"
+
+
 def _origin(run: Mapping[str, Any]) -> str:
     packages = ", ".join(f"{name} {version}" for name, version in run["stages"][-1]["packages"].items())
     lines = [
         f"Packages: {packages}.",
-        f"The last stage ran `{run['recipe']['file']}` (here: recipe.toml), and the weights are those of "
-        f"`{run['checkpoint']['folder']}` in {run['weights']}, put here by `{run['made']['command']}` on "
+        f"The last stage ran `{run['recipe']['file']}` (here: recipe.toml), and the weights are {_weights_of(run)} in "
+        f"{run['weights']}, put here by `{run['made']['command']}` on "
         f"{run['made']['date']}. run.json has all settings. SHA-256:",
         "```",
         *(f"{value}  {name}" for name, value in run["checkpoint"]["sha256"].items()),

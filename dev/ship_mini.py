@@ -1,7 +1,8 @@
 """Put a trained model into the package as wellread-mini: int8 weights, recipe, record of the run, card.
 
-command:  python dev/ship_mini.py RUN_FOLDER RECIPE [--set KEY=VALUE]
-          (RUN_FOLDER/last was trained by RECIPE; WELLREAD_DATA is set; --set: options of answering, chosen afterwards)
+command:  python dev/ship_mini.py RUN_FOLDER RECIPE [--average MODEL] [--set KEY=VALUE]
+          (RUN_FOLDER/last was trained by RECIPE; WELLREAD_DATA is set; --average: the mean with these weights is taken;
+          --set: options of answering, chosen afterwards)
 
 The old model stays in its place until the new one is whole.
 """
@@ -25,7 +26,7 @@ from model_card import MINI, RESULTS, ROOT, card
 
 from wellread import __version__
 from wellread.config import parse_settings
-from wellread.model import Model, load_model, save_model
+from wellread.model import Model, average, load_model, save_model
 from wellread.training.checkpoint import RunLog, read_checkpoint
 from wellread.training.recipes import load_recipe
 from wellread.training.run import RECORD, check_resumable
@@ -40,6 +41,7 @@ def ship(
     run: Path,
     recipe: Path,
     *,
+    average_with: Path | None = None,
     options: Mapping[str, Any] | None = None,
     place: Path = MINI,
     results: Path = RESULTS,
@@ -53,8 +55,11 @@ def ship(
     source = run / "last"
     model = load_model(source, options=options)
     _check_end(model, state, run)
+    if average_with is not None:
+        average(model, average_with)
     place.parent.mkdir(parents=True, exist_ok=True)
-    settings = "".join(f" --set {key}={value}" for key, value in (options or {}).items())
+    settings = "" if average_with is None else f" --average {portable(average_with)}"
+    settings += "".join(f" --set {key}={value}" for key, value in (options or {}).items())
     with tempfile.TemporaryDirectory(dir=place.parent, prefix=".mini-") as name:
         made = Path(name) / "model"
         save_model(made, model, weights="int8")
@@ -71,6 +76,7 @@ def ship(
             },
             "options": dict(options or {}),
             "checkpoint": {"folder": portable(source), "sha256": hashes(source)},
+            **({} if average_with is None else {"averaged_with": _averaged(average_with)}),
             "recipe": {"file": portable(recipe), "sha256": sha256(recipe)},
             "weights": "int8",
             "files": hashes(made),
@@ -84,6 +90,10 @@ def ship(
         shutil.rmtree(place, ignore_errors=True)
         os.replace(made, place)
     return place
+
+
+def _averaged(folder: Path) -> dict[str, Any]:
+    return {"folder": portable(folder), "sha256": hashes(folder)}
 
 
 def _check_end(model: Model, state: Mapping[str, Any], run: Path) -> None:
@@ -150,10 +160,11 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("run", type=Path, help="folder of the run")
     parser.add_argument("recipe", type=Path, help="the recipe it was trained by")
+    parser.add_argument("--average", type=Path, default=None, help="folder of the weights to take the mean with")
     parser.add_argument("--set", dest="settings", action="append", default=[], help="an option of the system")
     chosen = parser.parse_args()
     try:
-        place = ship(chosen.run, chosen.recipe, options=parse_settings(chosen.settings))
+        place = ship(chosen.run, chosen.recipe, average_with=chosen.average, options=parse_settings(chosen.settings))
     except ValueError as error:
         raise SystemExit(f"ship_mini: {error}") from error
     for file in sorted(place.iterdir()):

@@ -44,6 +44,7 @@ __all__ = [
     "NAMED",
     "Model",
     "as_system",
+    "average",
     "build_model",
     "holds_weights",
     "load_model",
@@ -290,6 +291,26 @@ def as_system(model: Model, name: str, options: Mapping[str, Any], *, frame: Fra
             if key in known and known[key].shape == weight.shape:
                 weight.copy_(known[key])
     return made
+
+
+def average(model: Model, path: str | Path) -> None:
+    """Put the mean of its own weights and of those of the model in another folder into a model.
+
+    Two trainings from one start, or a training and its start, often read better together than either (Wortsman et al.,
+    "Model soups", 2022, arXiv 2203.05482). ValueError where the two are not of the same weights; nothing is changed
+    then.
+    """
+    own, other = checkpoints.named_weights(model.system), saved_weights(model_path(path))
+    odd = [name for name in {**own, **other} if name not in own or name not in other]
+    odd += [name for name in own if name in other and own[name].shape != other[name].shape]
+    if odd:
+        raise ValueError(
+            f"{path} is no model of the same weights ({odd[0]} is missing or of another shape in one of the two); "
+            "average models that were trained from one start as the same system."
+        )
+    with torch.no_grad():
+        for name, weight in own.items():
+            weight.copy_((weight + other[name].to(weight.dtype)) / 2)
 
 
 def transfer(model: Model, path: str | Path, parts: Sequence[str]) -> list[str]:

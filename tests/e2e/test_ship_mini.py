@@ -124,3 +124,20 @@ def test_a_run_that_went_on_from_a_packaged_model_tells_its_parts_too(ship, trai
 
     stages = ship_mini.stages(again / "run", 1)
     assert [stage["run"] for stage in stages] == [*(stage["run"] for stage in first), "again/run"]
+
+
+def test_the_mean_of_two_runs_says_so(ship, trained):
+    place = ship(average_with=Path("first/last"))
+    told = json.loads((place / "run.json").read_text())
+    assert told["averaged_with"]["folder"] == "first/last"
+    assert set(told["averaged_with"]["sha256"]) == {"model.safetensors"}
+    assert "--average first/last" in told["made"]["command"]
+    assert "the mean of those of `second/last` and of `first/last`" in (place / "CARD.md").read_text()
+    paths = (trained / "first" / "last", trained / "second" / "last", place)
+    one, other, mean = (dict(load_model(path).system.named_parameters()) for path in paths)
+    moved = [name for name in one if not one[name].equal(other[name])]
+    assert moved
+    for name in moved:
+        middle = (one[name] + other[name]) / 2
+        # int8 rounds every row to 127 steps of its largest weight.
+        assert (mean[name] - middle).abs().max() <= middle.abs().max() / 127

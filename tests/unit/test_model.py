@@ -12,6 +12,7 @@ from wellread.model import (
     NAMED,
     Model,
     as_system,
+    average,
     build_model,
     load_model,
     model_path,
@@ -325,6 +326,27 @@ def test_parts_that_do_not_fit_are_refused_and_nothing_is_taken(make, tmp_path):
     (tmp_path / "model.safetensors").unlink()
     with pytest.raises(ValueError, match=r"holds no weights; it must have model\.safetensors or"):
         transfer(model, tmp_path, ["memory"])
+    after = weights_of(model)
+    assert all(torch.equal(after[name], before[name]) for name in before)
+
+
+def test_an_average_lies_in_the_middle_of_two_models(make, tmp_path):
+    one, other = make("glimmer", seed=1), make("glimmer", seed=2)
+    save_model(tmp_path, other)
+    before, there = weights_of(one), weights_of(other)
+    average(one, tmp_path)
+    after = weights_of(one)
+    assert all(torch.equal(after[name], (before[name] + there[name]) / 2) for name in before)
+    assert any(not torch.equal(after[name], before[name]) for name in before)
+
+
+@pytest.mark.parametrize("system", ["memory_fid", "lumen"])
+def test_models_of_other_weights_have_no_average(make, tmp_path, system):
+    save_model(tmp_path, make("glimmer", seed=1))
+    model = make(system, seed=2)
+    before = weights_of(model)
+    with pytest.raises(ValueError, match=r"is no model of the same weights \(.* is missing or of another shape in one"):
+        average(model, tmp_path)
     after = weights_of(model)
     assert all(torch.equal(after[name], before[name]) for name in before)
 

@@ -36,6 +36,7 @@ WEIGHTS = ("fp32", "bf16", "int8")
     help="A hub folder (T5, BERT or Llama family), a .gguf file, 'default' for small pretrained nets, 'scratch', or a "
     "model.",
 )
+@click.option("--average", default=None, metavar="MODEL", help="With --from MODEL: the mean of its weights and these.")
 @click.option("--corpus", default=None, help="With --from scratch: the corpus the tokenizer is trained on.")
 @click.option("--tokenizer", default=None, help="With --from scratch: folder of a tokenizer to take instead.")
 @click.option("--family", default="t5", type=click.Choice(["t5", "bert"]), help="With --from scratch.")
@@ -76,9 +77,10 @@ def command(
       wellread init --system lumen --set live_share=0.33 --out model
       wellread init --from model --system memory_fid --out other
       wellread init --from model --weights int8 --out small
+      wellread init --from run/last --average other/last --out mean
     """
     from wellread.config import from_mapping, parse_settings
-    from wellread.model import build_model, save_model, take_companions
+    from wellread.model import average, build_model, save_model, take_companions
     from wellread.reading.frame import FrameConfig
     from wellread.systems import SYSTEMS
 
@@ -90,6 +92,8 @@ def command(
     # What is quickly told wrong comes before what takes time.
     options, frame = parse_settings(settings), from_mapping(FrameConfig, parse_settings(frames), where="frame")
     source = _model_folder(choice["source"])
+    if choice["average"] is not None and source is None:
+        raise ValueError(f"--average {choice['average']} needs a model to be averaged with; give it as --from MODEL.")
     if source is None and system is None:
         system = NEW_SYSTEM
     if system is not None:
@@ -100,9 +104,11 @@ def command(
         model = build_model(system, options, *_new_nets(SYSTEMS[system].built_on, choice, texts), frame=frame)
     else:
         model = _from_model(source, system, options, frame if frames else None)
+    if choice["average"] is not None:
+        average(model, choice["average"])
     save_model(out, model, weights=weights)
     # What is said about a trained model holds for the same model in another form, not for another one.
-    take_companions(Path(out), None if system or settings or frames else source)
+    take_companions(Path(out), None if system or settings or frames or choice["average"] else source)
     count = sum(weight.numel() for weight in model.system.parameters())
     emit(
         {"out": out, "system": model.name, "parameters": count, "weights": weights},

@@ -24,6 +24,12 @@ TOPICS: dict[str, list[Row]] = {
             r"wellread-mini\.",
         ),
         Row(
+            "average-of-nothing",
+            "an average of a model with new nets",
+            f"{SCRATCH} --system lumen --average model",
+            r"--average model needs a model to be averaged with; give it as --from MODEL\.",
+        ),
+        Row(
             "not-a-model",
             "a folder that is no model",
             "ask 'Which planet?' --model corpus --memory memory",
