@@ -148,6 +148,7 @@ def _data_of(file: str) -> str:
 
 def _stage_row(stage: Mapping[str, Any]) -> dict[str, Any]:
     training, hardware = stage["recipe"]["training"], stage["hardware"]
+    reached = [part for part in stage["recipe"]["data"]["stages"] if part["from_step"] < stage["steps"]]
     return {
         "run": stage["run"],
         "from": stage["recipe"]["init"]["from"],
@@ -155,7 +156,7 @@ def _stage_row(stage: Mapping[str, Any]) -> dict[str, Any]:
         "steps": f"{stage['steps']:,} of {training['steps']:,}",
         "questions a step": training["batch_size"],
         "learning rate": f"{training['learning_rate']:g}",
-        "passages": stage["recipe"]["data"]["stages"][-1]["top_k"],
+        "passages": reached[-1]["top_k"],
         "trained": f"{stage['weights']['trained'] / 1e6:.1f} M",
         "seed": stage["seed"],
         "hours": stage["hours"],

@@ -141,3 +141,13 @@ def test_the_mean_of_two_runs_says_so(ship, trained):
         middle = (one[name] + other[name]) / 2
         # int8 rounds every row to 127 steps of its largest weight.
         assert (mean[name] - middle).abs().max() <= middle.abs().max() / 127
+
+
+def test_the_card_tells_the_passages_that_were_read_in_the_end(ship, trained):
+    import model_card
+    import ship_mini
+
+    (*_, stage) = ship_mini.stages(Path("second"), 1)
+    stage["recipe"]["data"]["stages"] = [{"from_step": 0, "top_k": 2}, {"from_step": 1, "top_k": 3}]
+    assert model_card._stage_row(stage)["passages"] == 2  # one step was made, the second would have read three
+    assert model_card._stage_row({**stage, "steps": 2})["passages"] == 3

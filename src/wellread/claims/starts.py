@@ -92,8 +92,8 @@ def _plain_question(base: Path) -> Model:
 
 def _new_ranker(base: Path) -> Model:
     """A GLIMMER whose separate reranker has random layers."""
-    options = {"question_encoder": "separate", "reranker": "separate", "live_share": 1 / 2, "rerank_share": 1 / 3}
-    model = as_system(load_model(base), "glimmer", options)
+    shares = {"live_share": 1 / 2, "rerank_share": 1 / 3, "mark_matches": True}
+    model = as_system(load_model(base), "glimmer", {"question_encoder": "separate", "reranker": "separate", **shares})
     system = model.system
     fresh = _new_reader(system.reader.config).encoder.layers[system.cut : system.cut + system.rerank_layers]
     _copy(dict(fresh.state_dict()), system.ranker.layers)

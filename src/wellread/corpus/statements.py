@@ -15,6 +15,7 @@ from collections import defaultdict
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 
+from wellread.corpus.questions import evenly
 from wellread.corpus.salient import drawn
 from wellread.types import Question
 
@@ -96,10 +97,9 @@ def statements(
     asked = list(questions)
     pool = _Answers.of(asked)
     report = StatementsReport() if report is None else report
-    step = max(len(asked) / limit, 1.0) if limit else 1.0
     passages: set[str] = set()
-    for place in range(int(len(asked) / step)):
-        made = _statement(asked[int(place * step)], pool, seed)
+    for question in evenly(asked, limit):
+        made = _statement(question, pool, seed)
         if made is None:
             report.skipped += 1
             continue
