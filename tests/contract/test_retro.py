@@ -6,76 +6,17 @@ from dataclasses import replace
 
 import pytest
 import torch
+from retro_kit import CLOSE, FAMILIES, LENGTH, SIZE, every_log_prob, made, neighbours, nobody, text
 
 from wellread.reading.batching import CandidateRow, batch_candidates
 from wellread.reading.chunks import by_chunk, follow
 from wellread.types import CandidateBatch, Inputs, TrainingBatch
-
-# The same float32 terms summed in another order: a few units in the last place of values near 1 to 10.
-CLOSE = {"rtol": 1e-4, "atol": 2e-5}
-SIZE, VOCAB, LENGTH = 4, 60, 19
-FAMILIES = ("t5", "t5-gated", "bert")
-
-
-def made(tiny, family: str, *, copying: bool):
-    system = tiny.system("retro", family, layers=4, chunk_tokens=SIZE, cross_layers=[1, 3], copy_neighbours=copying)
-    if copying:  # about as much copied as said
-        system.copy.head.gate.bias.data.zero_()
-    return system
 
 
 @pytest.fixture(params=[*FAMILIES, "t5, copying", "t5-gated, copying"])
 def system(request, tiny):
     family, _, copying = request.param.partition(", ")
     return made(tiny, family, copying=bool(copying))
-
-
-@pytest.fixture(params=["t5", "t5-gated"])
-def copying(request, tiny):
-    """It reads nothing of its neighbours, but copies from them."""
-    system = made(tiny, request.param, copying=True)
-    for cross in system.cross.values():
-        torch.nn.init.zeros_(cross.output.weight)
-    return system
-
-
-def text(lengths=(LENGTH, 14), seed: int = 3) -> Inputs:
-    tokens = torch.randint(3, VOCAB, (len(lengths), max(lengths)), generator=torch.Generator().manual_seed(seed))
-    mask = torch.arange(max(lengths)) < torch.tensor(lengths)[:, None]
-    return Inputs(tokens.masked_fill(~mask, 0), mask)
-
-
-def neighbours(groups=((0, 0, 1, 1, 2, 3), (0, 1, 1, 2)), *, other: int | None = None) -> CandidateBatch:
-    """A neighbour per entry, all different, of different lengths. other: other tokens in those of this chunk."""
-    rows = [
-        [
-            CandidateRow(
-                f"n{row}-{at}",
-                [3 + (7 * row + 11 * at + 5 * step + 13 * (chunk == other)) % 57 for step in range(5 + at % 4)],
-                group=chunk,
-            )
-            for at, chunk in enumerate(chunks)
-        ]
-        for row, chunks in enumerate(groups)
-    ]
-    return batch_candidates(rows, pad=0)
-
-
-def nobody(found: CandidateBatch) -> CandidateBatch:
-    return replace(found, exists=torch.zeros_like(found.exists))
-
-
-@torch.no_grad()
-def every_log_prob(system, asked: Inputs, found: CandidateBatch) -> torch.Tensor:
-    """log p of every token in every place given those before it, [batch, places, vocab]; the last is what follows."""
-    near, _ = by_chunk(found, asked.mask.sum(-1) // SIZE)
-    start = torch.full_like(asked.tokens[:, :1], system.reader.start_token)
-    tokens = torch.cat([start, asked.tokens], dim=1)
-    mask = torch.cat([torch.ones_like(start).bool(), asked.mask], dim=1)
-    text = system.decoder.read(tokens, mask, near)
-    places = torch.arange(tokens.shape[1]).expand(len(tokens), -1)
-    targets = [torch.full_like(tokens, word) for word in range(VOCAB)]
-    return torch.stack([system.decoder.target_log_probs(text, tokens, each, places) for each in targets], dim=-1)
 
 
 # -- what a token may see ---------------------------------------------------------------------------------------
@@ -179,106 +120,9 @@ def test_the_first_token_of_nothing_depends_on_nothing(system):
 # -- copying ----------------------------------------------------------------------------------------------------
 
 
-def test_words_are_copied_from_the_neighbours_of_the_last_finished_chunk_alone(copying):
-    asked, group = text((LENGTH,)), ((0, 0, 1, 1, 2, 3),)
-    plain = every_log_prob(copying, asked, neighbours(group))
-    for chunk in range(4):
-        other = every_log_prob(copying, asked, neighbours(group, other=chunk))
-        changed = ~torch.isclose(other, plain, **CLOSE).all(-1)[0]
-        border = (chunk + 1) * SIZE
-        assert changed.nonzero().flatten().tolist() == list(range(border, min(border + SIZE, LENGTH + 1))), chunk
-
-
 def test_said_and_copied_probabilities_sum_to_one(system):
     total = every_log_prob(system, text(), neighbours()).exp().sum(-1)
     torch.testing.assert_close(total, torch.ones_like(total), **CLOSE)
-
-
-def test_without_neighbours_nothing_is_copied(copying):
-    asked = text()
-    start = torch.full_like(asked.tokens[:, :1], copying.reader.start_token)
-    tokens, mask = torch.cat([start, asked.tokens], 1), torch.cat([torch.ones_like(start).bool(), asked.mask], 1)
-    with torch.no_grad():
-        plain = copying.reader.logits(copying.reader(tokens, mask)).log_softmax(-1)
-    # The first text has none, the second has: its own are all that it copies from.
-    only = ((), (0, 1, 1, 2))
-    real = mask[0]
-    for found in (nobody(neighbours()), neighbours(only)):
-        torch.testing.assert_close(every_log_prob(copying, asked, found)[0][real], plain[0][real], **CLOSE)
-    read = every_log_prob(copying, asked, neighbours(only))[1]
-    assert torch.isclose(read[:SIZE], plain[1, :SIZE], **CLOSE).all()
-    assert not torch.isclose(read[SIZE : 4 * SIZE], plain[1, SIZE : 4 * SIZE], **CLOSE).all(-1).any()
-
-
-def test_copying_by_hand(copying):
-    """One place, from the definition: one softmax over the vocabulary and the tokens of two neighbours."""
-    asked, found = text((LENGTH,)), neighbours(((0, 1, 1, 2),))
-    place, copy, columns = 2 * SIZE + 1, copying.copy, (1, 2)  # it writes the second token of chunk 2
-    with torch.no_grad():
-        tokens = torch.cat([torch.tensor([copying.reader.start_token]), asked.tokens[0]])
-        state = copying.reader(tokens[None], torch.ones(1, LENGTH + 1).bool())[0, place]
-        said = copying.reader.logits(state).log_softmax(-1)
-
-        def word(token):
-            return torch.nn.functional.rms_norm(copying.reader.embed(token), (16,))
-
-        query = copy.head.query(torch.cat([state, word(tokens[place])]))
-        mass = (said + copy.head.gate(torch.cat([state, word(tokens[place])]))).exp()
-        for column in columns:
-            own = found.tokens[0, column][found.mask[0, column]]
-            for at, token in enumerate(own):
-                before = word(own[at - 1]) if at else torch.zeros(16)
-                score = query @ copy.head.key(torch.cat([word(token), before])) * 32**-0.5
-                mass[token] += (score + copy.trust * said[token]).exp()
-    torch.testing.assert_close(every_log_prob(copying, asked, found)[0, place], (mass / mass.sum()).log(), **CLOSE)
-
-
-def test_a_new_copy_head_hardly_copies_and_looks_for_what_follows_the_word_just_written():
-    from wellread.nn.chunk_copying import NeighbourCopying
-
-    generator = torch.Generator().manual_seed(0)
-    words, copy = torch.randn(40, 32, generator=generator), NeighbourCopying(32)
-    near = torch.arange(3, 33)[None]  # every word once
-    mask = torch.ones_like(near).bool()
-    log_words = torch.zeros(1, 1, 40).log_softmax(-1)
-    asking = (torch.randn(1, 1, 32, generator=generator), words[torch.tensor([[11]])])
-    with torch.no_grad():
-        copies = (copy.keys(words[near][:, None], mask[:, None]), near, mask)
-        new = copy.log_probs(asking, log_words, copies)[0, 0].exp()
-    assert new.sum().item() == pytest.approx(1)
-    assert new.argmax().item() == 12
-    # Some fifty times the weight of another word, which is little beside all that is said.
-    assert 2 < new[12] * 40 < 4
-    others = torch.cat([new[:12], new[13:]]) * 40
-    assert (others - 1).abs().max() < 0.3
-
-
-def test_words_of_neighbours_are_read_and_not_trained(tiny):
-    system = made(tiny, "t5-gated", copying=True)  # the head has weights of its own
-    whole, found = text(), neighbours()
-    nothing = Inputs(whole.tokens[:, :0], whole.mask[:, :0])
-    system.losses(TrainingBatch(nothing, found, whole.tokens, whole.mask))["nll"].backward()
-    trained = set(system.reader.embed_tokens.weight.grad.any(-1).nonzero().flatten().tolist())
-    written = set(whole.tokens[whole.mask].tolist())
-    assert set(found.tokens[found.mask].tolist()) - written
-    assert trained <= written | {system.reader.start_token}
-    assert len(trained) > 10
-
-
-def test_a_system_that_copies_is_saved_and_loaded(copying, tmp_path):
-    from wellread.model import Model, load_model, save_model
-    from wellread.nn.tokenizers import train_tokenizer
-    from wellread.reading.frame import Frame, FrameConfig
-
-    tokenizer = train_tokenizer(["a few words to learn from, twice over"] * 3, 100, kind="wordpiece")
-    model = Model("retro", copying, Frame(FrameConfig(question_tokens=12), tokenizer))
-    again = load_model(save_model(tmp_path / "model", model))
-    assert again.system.config.copy_neighbours
-    asked, found = text(), neighbours()
-    assert torch.equal(every_log_prob(again.system, asked, found), every_log_prob(copying, asked, found))
-
-
-# -- writing ----------------------------------------------------------------------------------------------------
 
 
 def nearest(probe: torch.Tensor) -> list[CandidateRow]:
