@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 import torch
-from retro_kit import CLOSE, LENGTH, SIZE, every_log_prob, made, neighbours, nobody, text
+from retro_kit import CLOSE, LENGTH, SIZE, VOCAB, every_log_prob, made, neighbours, nobody, text
 
 from wellread.types import Inputs, TrainingBatch
 
@@ -65,6 +65,44 @@ def test_copying_by_hand(copying):
                 score = query @ copy.head.key(torch.cat([word(token), before])) * 32**-0.5
                 mass[token] += (score + copy.trust * said[token]).exp()
     torch.testing.assert_close(every_log_prob(copying, asked, found)[0, place], (mass / mass.sum()).log(), **CLOSE)
+
+
+def test_shares_are_what_was_copied_of_the_words_that_were_written(copying):
+    asked = text((2 * SIZE, 2 * SIZE))
+    found = neighbours(((1, 1), (1, 1)))
+    copying.copy.head.gate.bias.data.fill_(-20.0)  # everything is copied
+    with torch.no_grad():
+        written = copying.generate(asked, found, max_tokens=SIZE)
+        shares = copying.shares(copying.read(asked, found), written, found)
+    torch.testing.assert_close(shares.sum(1), torch.ones(2), rtol=0, atol=1e-5)
+    for row in range(2):
+        words = written.tokens[row, : written.lengths[row]].tolist()
+        holds = [set(words) & set(found.tokens[row, at][found.mask[row, at]].tolist()) for at in range(2)]
+        assert any(holds)  # all of it is copied
+        for at in range(2):
+            assert (shares[row, at] > 1e-4) == bool(holds[at])
+
+
+def test_the_copied_shares_and_what_was_said_are_the_whole_probability(copying):
+    generator = torch.Generator().manual_seed(0)
+    dim, head = copying.reader.dim, copying.copy
+    states, words = torch.randn(2, 2, 3, dim, generator=generator)
+    tokens = torch.randint(3, VOCAB, (2, 9), generator=generator)
+    mask = torch.arange(9) < torch.tensor([9, 6])[:, None]
+    target = torch.stack([tokens[:, 1], tokens[:, 7], torch.full((2,), 2)], dim=1)  # the last is in no neighbour
+    with torch.no_grad():
+        keys = head.keys(copying.reader.embed(tokens)[:, None], mask[:, None])
+        log_words = copying.reader.logits(states).float().log_softmax(-1)
+        asking, copies = (states, words), (keys, tokens, mask)
+        copied = head.copied(asking, log_words, copies, target)
+        total = head.target_log_probs(asking, log_words, copies, target).exp()
+        none = tuple(part[:, :0] for part in copies)
+        said = head.target_log_probs(asking, log_words, none, target).exp()
+        gate = head._copying(asking, log_words, copies).log_say.exp()
+    torch.testing.assert_close(copied.sum(-1) * total + gate * said, total, **CLOSE)
+    assert (copied[:, :2].sum(-1)[0] > 0).all()
+    assert copied[:, 2].abs().sum() == 0
+    assert copied[1, :, 6:].abs().sum() == 0
 
 
 def test_a_new_copy_head_hardly_copies_and_looks_for_what_follows_the_word_just_written():

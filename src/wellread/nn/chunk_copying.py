@@ -63,6 +63,16 @@ class NeighbourCopying(nn.Module):
         log_target = log_words.gather(2, target[..., None])[..., 0]
         return self.head.mix_target(self._copying(asking, log_words, copies), log_target, copies[1], target)
 
+    def copied(
+        self, asking: tuple[Tensor, Tensor], log_words: Tensor, copies: tuple[Tensor, ...], target: Tensor
+    ) -> Tensor:
+        """The share of p(target word) [rows, t, m] that was copied from each token; the rest of 1 was said."""
+        copying = self._copying(asking, log_words, copies)
+        log_target = log_words.gather(2, target[..., None])[..., 0]
+        total = self.head.mix_target(copying, log_target, copies[1], target)
+        same = target[..., None] == copies[1][:, None]
+        return copying.attention.masked_fill(~same, 0.0) * (copying.log_copy - total).exp()[..., None]
+
     def over_chunks(
         self,
         asking: tuple[Tensor, Tensor],
@@ -71,10 +81,12 @@ class NeighbourCopying(nn.Module):
         target: Tensor,
         *,
         chunk_tokens: int,
+        shares: bool = False,
     ) -> Tensor:
         """`target_log_probs` of whole texts with a first token each: all [batch, tokens, ...], gives [batch, tokens].
 
-        copies: keys, tokens and mask of what was found for each finished chunk, [batch, chunks, m, ...].
+        copies: keys, tokens and mask of what was found for each finished chunk, [batch, chunks, m, ...]. shares: what
+        `copied` gives instead, [batch, tokens, m] over what was found for the last finished chunk.
         """
         tokens, chunks = target.shape[1], copies[1].shape[1]
 
@@ -84,11 +96,12 @@ class NeighbourCopying(nn.Module):
             return functional.pad(later, room).unflatten(1, (chunks, chunk_tokens)).flatten(0, 1)
 
         asking = (blocks(asking[0]), blocks(asking[1]))
-        found = self.target_log_probs(
-            asking, blocks(log_words), tuple(part.flatten(0, 1) for part in copies), blocks(target)
-        )
+        how = self.copied if shares else self.target_log_probs
+        found = how(asking, blocks(log_words), tuple(part.flatten(0, 1) for part in copies), blocks(target))
         later = found.unflatten(0, (-1, chunks)).flatten(1, 2)[:, : tokens - chunk_tokens]
         first = log_words[:, :chunk_tokens].gather(2, target[:, :chunk_tokens, None])[..., 0]
+        if shares:
+            first = later.new_zeros(*first.shape, later.shape[2])
         return torch.cat((first, later), dim=1)
 
     def _copying(self, asking: tuple[Tensor, Tensor], log_words: Tensor, copies: tuple[Tensor, ...]) -> Copying:

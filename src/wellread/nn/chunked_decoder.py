@@ -159,11 +159,27 @@ class ChunkedDecoder:
             logits = self.reader.logits(text.states[rows, places]).float()
             said = -functional.cross_entropy(logits.flatten(0, 1), target[rows, places].flatten(), reduction="none")
             return said.view_as(places)
+        return self._copy_over(text, tokens, target)[rows, places]
+
+    def contributions(self, text: TextStates, tokens: Tensor, target: Tensor, places: Tensor) -> Tensor:
+        """What every neighbour gave the words that the states at these places write, [batch, n, neighbours].
+
+        The share of a word's probability that was copied from a neighbour, and of the rest the attention that the state
+        paid it (`weights`, which `read` gives on request, as do texts with neighbours alone); at most 1 in all.
+        """
+        rows = torch.arange(len(places), device=places.device)[:, None]
+        given = text.weights[rows, places]
+        if self.copy is not None:
+            copied = self._copy_over(text, tokens, target, shares=True)[rows, places]
+            given = copied + (1 - copied.sum(-1, keepdim=True)) * given
+        return given.unflatten(-1, text.mask.shape[2:]).sum(-1)
+
+    def _copy_over(self, text: TextStates, tokens: Tensor, target: Tensor, *, shares: bool = False) -> Tensor:
         keys = self.copy.keys(self._words(text.tokens).flatten(0, 1), text.mask.flatten(0, 1))
         copies = (keys.unflatten(0, text.tokens.shape[:2]), text.tokens.flatten(2), text.mask.flatten(2))
         log_words = self.reader.logits(text.states).float().log_softmax(-1)
-        asking = (text.states, self._words(tokens))
-        return self.copy.over_chunks(asking, log_words, copies, target, chunk_tokens=self.chunk_tokens)[rows, places]
+        asking, size = (text.states, self._words(tokens)), self.chunk_tokens
+        return self.copy.over_chunks(asking, log_words, copies, target, chunk_tokens=size, shares=shares)
 
     def log_probs(self, states: Tensor, running: Running) -> Tensor:
         """Of the words that come next [rows, vocab] float32, at the states [rows, dim] that write them."""

@@ -281,20 +281,18 @@ class Retro(System):
         self.decoder.show(running, at, near)
 
     def shares(self, reading: Reading, written: Generated, candidates: CandidateBatch) -> Tensor:
-        """Attention of the written tokens' states, less that of states that saw nobody."""
+        """What the written words were copied from and, as far as they were said, what their states attended to."""
         question: Inputs = reading.extras["question"]
         order = torch.arange(written.tokens.shape[1], device=written.tokens.device)
         mask = order < written.lengths[:, None]
-        text, places, _ = self._written(question, candidates, written.tokens, mask, scored=True)
-        shares = torch.zeros_like(candidates.scores, dtype=torch.float32)
+        text, places, tokens = self._written(question, candidates, written.tokens, mask, scored=True)
         if text.weights is None:
-            return shares
-        chunks, neighbours, tokens = text.mask.shape[1:]
+            return torch.zeros_like(candidates.scores, dtype=torch.float32)
+        given = self.decoder.contributions(text, tokens[:, :-1], tokens[:, 1:], places) * mask[..., None]
         columns = self._near(question, candidates)[1]
-        columns = pad(columns, (0, 0, 0, chunks - columns.shape[1]), value=-1)
+        columns = pad(columns, (0, 0, 0, text.mask.shape[1] - columns.shape[1]), value=-1)
         rows = torch.arange(len(places), device=places.device)[:, None]
-        mass = text.weights[rows, places].unflatten(-1, (neighbours, tokens)).sum(-1) * mask[..., None]
-        chunk = (places // self.config.chunk_tokens - 1).clamp_min(0)
-        whose = columns[rows, chunk]
-        shares = shares.scatter_add(1, whose.clamp_min(0).flatten(1), mass.masked_fill(whose < 0, 0.0).flatten(1))
+        whose = columns[rows, (places // self.config.chunk_tokens - 1).clamp_min(0)]
+        shares = torch.zeros_like(candidates.scores, dtype=torch.float32)
+        shares = shares.scatter_add(1, whose.clamp_min(0).flatten(1), given.masked_fill(whose < 0, 0.0).flatten(1))
         return shares / shares.sum(1, keepdim=True).clamp_min(torch.finfo(torch.float32).tiny)
