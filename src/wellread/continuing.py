@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Sequence, Sized
 from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
@@ -16,17 +17,23 @@ from wellread.retrieval.chunk_database import ChunkDatabase
 from wellread.texts import neighbour_tokens
 from wellread.types import CandidateBatch, Inputs
 
+if TYPE_CHECKING:
+    from wellread.reading.decoding import Generated
+    from wellread.systems.base import System
+
 __all__ = ["Continuation", "Neighbour", "SearchedChunk", "continue_text"]
 
 
 @dataclass(frozen=True)
 class Neighbour:
-    """A chunk of the database. distance: squared, of the keys. text: the chunk's; continuation: what follows it."""
+    """A chunk of the database. distance: squared, of the keys. share: of what all neighbours gave the words that were
+    written (RETRO: what these were copied from or attended to). text: the chunk's; continuation: what follows it."""
 
     number: int
     document: str
     title: str
     distance: float
+    share: float
     text: str
     continuation: str
 
@@ -57,7 +64,9 @@ class _Lookup:
     model: Model
     database: ChunkDatabase | None
     k: int
-    found: list[SearchedChunk] = field(default_factory=list)
+    texts: list[str] = field(default_factory=list)
+    numbers: list[np.ndarray] = field(default_factory=list)
+    distances: list[np.ndarray] = field(default_factory=list)
     seconds: float = 0.0
 
     def __call__(self, probes: Sequence[Tensor]) -> CandidateBatch:
@@ -69,11 +78,25 @@ class _Lookup:
         distances = np.full(numbers.shape, np.inf, np.float32)
         if rows and self.k and self.database is not None:
             numbers, distances = self.database.search(self.database.encode(texts), self.k)
-        self.found += [self._told(*row) for row in zip(texts, numbers, distances, strict=True)]
+        for kept, new in ((self.texts, texts), (self.numbers, numbers), (self.distances, distances)):
+            kept.extend(new)
         self.seconds += time.perf_counter() - began
         return to_device(self._batch(probes, numbers), self.model.device)
 
-    def _batch(self, probes: Sequence[Tensor], numbers: np.ndarray) -> CandidateBatch:
+    def told(self, system: System, asked: Inputs, written: Generated) -> tuple[SearchedChunk, ...]:
+        """What was found for each chunk so far, all of them of one text, and what it gave the words written."""
+        if not self.texts:
+            return ()
+        numbers = np.stack(self.numbers)
+        found = to_device(self._batch([numbers], numbers), self.model.device)
+        shares = system.shares(system.read(asked, found), written, found)[0].view(numbers.shape).tolist()
+        rows = zip(self.texts, numbers, self.distances, shares, strict=True)
+        return tuple(
+            SearchedChunk(text, tuple(self._neighbour(*each) for each in zip(*near, strict=True) if each[0] >= 0))
+            for text, *near in rows
+        )
+
+    def _batch(self, probes: Sequence[Sized], numbers: np.ndarray) -> CandidateBatch:
         width = 2 * self.model.system.config.chunk_tokens
         chunks, k = max((len(row) for row in probes), default=0), numbers.shape[1]
         placed = np.full((len(probes), max(chunks, 1), k), -1, np.int64)
@@ -90,15 +113,12 @@ class _Lookup:
         group = torch.arange(placed.shape[1]).repeat_interleave(k).expand(len(probes), -1)
         return CandidateBatch(tokens.long(), mask, mask.any(-1), torch.zeros(group.shape), group=group)
 
-    def _told(self, text: str, numbers: np.ndarray, distances: np.ndarray) -> SearchedChunk:
-        return SearchedChunk(text, tuple(self._neighbour(*each) for each in zip(numbers, distances) if each[0] >= 0))
-
-    def _neighbour(self, number: np.int64, distance: np.float32) -> Neighbour:
+    def _neighbour(self, number: np.int64, distance: np.float32, share: float) -> Neighbour:
         texts, chunk = self.database.texts, int(number)
         document = int(texts.documents(np.array([chunk]))[0])
         own, both = texts.chunk_text(chunk), texts.chunk_text(chunk, parts=2)
         title = texts.document_text(document).partition("\n")[0]
-        return Neighbour(chunk, texts.document_id(document), title, float(distance), own, both.removeprefix(own))
+        return Neighbour(chunk, texts.document_id(document), title, float(distance), share, own, both.removeprefix(own))
 
 
 def continue_text(
@@ -122,11 +142,12 @@ def continue_text(
     with torch.inference_mode():
         first = lookup(system.seek(inputs))
         written = system.generate(inputs, first, max_tokens=max_tokens, search=lookup)
-    whole = time.perf_counter() - began
+        whole = time.perf_counter() - began
+        chunks = lookup.told(system, inputs, written)
     return Continuation(
         text=model.frame.tokenizer.decode(written.tokens[0].tolist()),
         num_tokens=int(written.lengths[0]),
         log_likelihood=float(written.scores[0]),
-        chunks=tuple(lookup.found),
+        chunks=chunks,
         milliseconds={"search": 1000 * lookup.seconds, "total": 1000 * whole},
     )

@@ -86,6 +86,17 @@ def test_every_finished_chunk_is_looked_up_once(model, database):
             assert each.text == database.texts.chunk_text(each.number)
 
 
+def test_neighbours_have_shares_of_what_was_given_to_the_words_written(model, database):
+    text = STORIES[0][:40]
+    found = continue_text(model, database, text, k=2, max_tokens=9)
+    shares = [[each.share for each in chunk.neighbours] for chunk in found.chunks]
+    assert sum(map(sum, shares)) == pytest.approx(1, abs=1e-5)
+    # Words are written by what was found for the last chunk that is finished, so that of earlier ones gives nothing.
+    last = len(model.frame.tokenizer.encode(text)) // SIZE - 1
+    assert all(share == 0 for row in shares[:last] for share in row)
+    assert all(share > 0 for share in shares[last])
+
+
 def test_what_is_found_is_read(model, database):
     text = STORIES[1][:30]
     scores = {continue_text(model, database, text, k=k, max_tokens=6).log_likelihood for k in (0, 1, 2)}
@@ -119,7 +130,7 @@ def test_neighbours_are_told_with_title_distance_and_text(model, database):
     text = STORIES[0][:40]
     found = continue_text(model, database, text, k=1, max_tokens=3)
     first = found.chunks[0].neighbours[0]
-    assert f"0.000  {first.title} ({first.document}): " in as_text(text, found)
+    assert f"0.000  {first.share:4.0%}  {first.title} ({first.document}): " in as_text(text, found)
 
 
 def test_what_cannot_be_continued(model, tiny):

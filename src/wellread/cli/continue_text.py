@@ -23,7 +23,8 @@ SHOWN = 100  # characters of a chunk or neighbour
 @click.option("--tokens", default=64, show_default=True, type=POSITIVE, help="The most tokens that are written.")
 @json_option
 def command(text: str, model: str, database: str | None, k: int, tokens: int, as_json: bool) -> None:
-    """Continue TEXT, and show what was found for every finished chunk: title, distance and text of its neighbours.
+    """Continue TEXT, and show what was found for every finished chunk: distance, title and text of its neighbours, and
+    which share of what neighbours gave the words that were written was theirs.
 
     A chunk is looked up when its last token is there, in TEXT as well as in what is written.
 
@@ -58,7 +59,8 @@ def as_text(text: str, found: Continuation) -> str:
 
 
 def _told(each: Neighbour) -> str:
-    return f"{each.distance:.3f}  {each.title} ({each.document}): {_short(each.text)} >> {_short(each.continuation)}"
+    where = f"{each.title} ({each.document})"
+    return f"{each.distance:.3f}  {each.share:4.0%}  {where}: {_short(each.text)} >> {_short(each.continuation)}"
 
 
 def _short(text: str) -> str:
