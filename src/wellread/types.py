@@ -169,7 +169,7 @@ class CitedPassage:
     retriever's. kept: whether the reader read it to the end. share: the share of the decoder's attention
     (or copied mass) that fell on it, 0 to 1. span: [start, end) characters of the answer in the text. source: of the
     passage; gate: how far the system trusts that source for this question, None where it does not tell sources apart.
-    picture: of the passage, by id or by file."""
+    picture: of the passage, by id or by file. metadata: of the passage, such as the file it comes from."""
 
     id: str
     title: str
@@ -181,6 +181,7 @@ class CitedPassage:
     source: str = "text"
     gate: float | None = None
     picture: str | None = None
+    metadata: Mapping[str, Any] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -216,6 +217,13 @@ class Answer:
         kept = [passage for passage in self.passages if passage.kept]
         containing = (passage for passage in kept if passage.span is not None)
         return next(containing, max(kept, key=lambda passage: passage.share, default=None))
+
+    @property
+    def quote(self) -> str | None:
+        """The answer as the passage that stands for it writes it (case, accents, spaces); None where it does not, or
+        where the answer is withheld."""
+        support = self.support
+        return None if self.abstained or support is None or support.span is None else support.text[slice(*support.span)]
 
 
 @dataclass(frozen=True, slots=True)

@@ -108,8 +108,8 @@ def test_from_documents_to_answers(wellread, place) -> None:
     assert wellread(memorize).json["resumed_from"] == 6
 
     answer = wellread(f"ask 'Which is the largest planet?' {ASK}").json
-    assert {"question", "answer", "passages", "log_likelihood", "milliseconds", "flops"} <= set(answer)
-    assert {"id", "title", "score", "text", "kept", "share", "span"} <= set(answer["passages"][0])
+    assert {"question", "answer", "quote", "passages", "log_likelihood", "milliseconds", "flops"} <= set(answer)
+    assert {"id", "title", "score", "text", "kept", "share", "span", "metadata"} <= set(answer["passages"][0])
     assert "jupiter" in [item["id"] for item in answer["passages"]]
     assert {"retrieve", "fetch", "read", "generate", "total"} <= set(answer["milliseconds"])
     assert answer["flops"] > 0

@@ -108,6 +108,14 @@ def test_an_answer_is_supported_by_a_passage_that_holds_it():
     assert Answer("").support is None
 
 
+def test_an_answer_is_quoted_as_its_passage_writes_it():
+    holding = CitedPassage("holding", "", "The Moon's crust.", 1.0, share=0.3, span=(4, 10))
+    assert Answer("moon ' s", (holding,)).quote == "Moon's"
+    assert Answer("sun", (replace(holding, span=None),)).quote is None
+    assert Answer("", (holding,), abstained=True, withheld="moon ' s").quote is None
+    assert Answer("").quote is None
+
+
 def test_an_answer_is_given_unless_said_otherwise():
     answer = Answer("moon")
     assert (answer.confidence, answer.abstained, answer.withheld, answer.num_tokens) == (None, False, "", 0)

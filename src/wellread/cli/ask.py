@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import sys
 from collections.abc import Iterator
 from contextlib import suppress
@@ -17,7 +18,7 @@ from wellread.types import Question
 
 if TYPE_CHECKING:
     from wellread.pipeline import Pipeline
-    from wellread.types import Answer
+    from wellread.types import Answer, CitedPassage
 
 
 @click.command()
@@ -145,6 +146,7 @@ def as_mapping(question: str, answer: Answer) -> dict[str, Any]:
     return {
         "question": question,
         "answer": answer.text,
+        "quote": answer.quote,
         "confidence": answer.confidence,
         "abstained": answer.abstained,
         "withheld": answer.withheld,
@@ -161,6 +163,7 @@ def as_mapping(question: str, answer: Answer) -> dict[str, Any]:
                 "kept": item.kept,
                 "share": item.share,
                 "span": item.span,
+                "metadata": dict(item.metadata),
             }
             for item in answer.passages
         ],
@@ -179,7 +182,7 @@ def as_text(question: str, answer: Answer, show: int) -> str:
         if place <= show or place == number:
             gate = "" if item.gate is None else f" gate {item.gate:.2f}"
             source = f" {item.source}{gate} " if several or gate else ""
-            told = f"{item.share:4.0%} score {item.score:.2f} {source} {item.title or item.id}  ({item.id})"
+            told = f"{item.share:4.0%} score {item.score:.2f} {source} {item.title or item.id}  ({_place(item)})"
             lines.append(f"   [{place}] {told}")
             lines.append(f"       {_shown(item.text, item.span)}")
     spent = [f"{name} {value:.0f} ms" for name, value in answer.milliseconds.items()]
@@ -196,11 +199,18 @@ def _said(answer: Answer, number: int) -> str:
         return f"(no answer: {sure} is too low)"
     if not answer.text:
         return "(no answer)"
-    return f"{answer.text} [{number}]" + (f"  ({sure})" if sure else "")
+    return f"{answer.quote or answer.text} [{number}]" + (f"  ({sure})" if sure else "")
+
+
+def _place(passage: CitedPassage) -> str:
+    """Where a passage comes from: its file, where it is of one, and its id."""
+    file = passage.metadata.get("file")
+    return f"{file}, {passage.id}" if file else passage.id
 
 
 def _shown(text: str, span: tuple[int, int] | None, width: int = 160) -> str:
-    """A piece of the passage around the answer, the answer in [brackets]."""
+    """A piece of the passage around the answer on one line, the answer in [brackets]."""
+    text = re.sub(r"\s", " ", text)
     if span is None:
         return text[:width] + ("..." if len(text) > width else "")
     start = max(0, span[0] - width // 2)

@@ -18,6 +18,7 @@ import torch
 from torch import Tensor, nn
 
 from wellread.nn import checkpoints
+from wellread.nn.quiet import quietly
 from wellread.registry import Registry
 
 if TYPE_CHECKING:
@@ -161,7 +162,7 @@ class HubEncoder:
         path = Path(folder)
         if not (path / "config.json").is_file():
             raise ValueError(f"image encoder vit:{folder}: there is no config.json; give a folder of the hub's layout.")
-        net = _quietly_loaded(path)
+        net = _loaded(path)
         size, patch = (getattr(net.config, name, None) for name in ("image_size", "patch_size"))
         if not isinstance(size, int) or not isinstance(patch, int):
             raise ValueError(f"image encoder vit:{folder} is a {net.config.model_type} without patches; give a ViT.")
@@ -185,20 +186,12 @@ class HubEncoder:
         return self.net(pixel_values=pixels).last_hidden_state[:, -self._places :].float()
 
 
-def _quietly_loaded(path: Path) -> nn.Module:
+def _loaded(path: Path) -> nn.Module:
     """The net in a folder. A head that it lacks (a pooler, mostly) is not used, so nothing needs to be said of it."""
     from transformers import AutoModel
-    from transformers.utils import logging
 
-    before, bars = logging.get_verbosity(), logging.is_progress_bar_enabled()
-    logging.set_verbosity_error()
-    logging.disable_progress_bar()
-    try:
+    with quietly():
         return AutoModel.from_pretrained(path, local_files_only=True)
-    finally:
-        logging.set_verbosity(before)
-        if bars:
-            logging.enable_progress_bar()
 
 
 def _blank() -> list[Image]:

@@ -39,6 +39,7 @@ def cite(
             source=passages[name].source,
             gate=None if gates is None else float(gates[place]),
             picture=passages[name].picture,
+            metadata=passages[name].metadata,
         )
         for place, name in enumerate(ids)
     ]

@@ -14,6 +14,7 @@ from typing import Any, Protocol
 
 import numpy as np
 
+from wellread.nn.quiet import quietly
 from wellread.types import Passage
 
 __all__ = ["DEFAULT_ENCODER", "Encoder", "SentenceEncoder", "encoder_from"]
@@ -52,7 +53,8 @@ class SentenceEncoder:
     def _model(self) -> Any:
         from sentence_transformers import SentenceTransformer
 
-        return SentenceTransformer(self.name if self.name != DEFAULT_ENCODER else str(packaged_folder()))
+        with quietly():
+            return SentenceTransformer(self.name if self.name != DEFAULT_ENCODER else str(packaged_folder()))
 
     def passages(self, passages: Sequence[Passage]) -> np.ndarray:
         return self._encode(

@@ -1,0 +1,37 @@
+"""How an answer is told to people."""
+
+from __future__ import annotations
+
+from wellread.cli.ask import as_mapping, as_text
+from wellread.types import Answer, CitedPassage
+
+PASSAGE = CitedPassage(
+    "c1",
+    "Contract",
+    "Signed in\nSão Paulo, 2019.",
+    1.5,
+    share=1.0,
+    span=(10, 19),
+    metadata={"file": "legal/contract.pdf"},
+)
+
+
+def test_the_answer_is_told_in_the_words_of_its_passage_and_the_passage_by_its_file():
+    lines = as_text("Where?", Answer("sao paulo", (PASSAGE,), confidence=0.9), 3).splitlines()
+    assert lines[1] == "A: São Paulo [1]  (confidence 0.90)"
+    assert lines[2] == "   [1] 100% score 1.50  Contract  (legal/contract.pdf, c1)"
+    assert lines[3] == "       Signed in [São Paulo], 2019."
+
+
+def test_an_answer_that_no_passage_holds_is_told_as_it_was_written():
+    loose = CitedPassage("c2", "", "Signed in Rio.", 1.5, share=1.0)
+    lines = as_text("Where?", Answer("sao paulo", (loose,)), 3).splitlines()
+    assert lines[1] == "A: sao paulo [1]"
+    assert lines[2] == "   [1] 100% score 1.50  c2  (c2)"
+
+
+def test_json_holds_what_was_written_and_how_the_passage_writes_it():
+    row = as_mapping("Where?", Answer("sao paulo", (PASSAGE,)))
+    assert (row["answer"], row["quote"]) == ("sao paulo", "São Paulo")
+    assert row["passages"][0]["metadata"] == {"file": "legal/contract.pdf"}
+    assert as_mapping("Where?", Answer("", (PASSAGE,), abstained=True, withheld="sao paulo"))["quote"] is None
