@@ -12,14 +12,14 @@ PASSAGE = CitedPassage(
     1.5,
     share=1.0,
     span=(10, 19),
-    metadata={"file": "legal/contract.pdf"},
+    metadata={"file": "legal/contract.pdf", "page": 3},
 )
 
 
 def test_the_answer_is_told_in_the_words_of_its_passage_and_the_passage_by_its_file():
     lines = as_text("Where?", Answer("sao paulo", (PASSAGE,), confidence=0.9), 3).splitlines()
     assert lines[1] == "A: São Paulo [1]  (confidence 0.90)"
-    assert lines[2] == "   [1] 100% score 1.50  Contract  (legal/contract.pdf, c1)"
+    assert lines[2] == "   [1] 100% score 1.50  Contract  (legal/contract.pdf, page 3, c1)"
     assert lines[3] == "       Signed in [São Paulo], 2019."
 
 
@@ -33,5 +33,5 @@ def test_an_answer_that_no_passage_holds_is_told_as_it_was_written():
 def test_json_holds_what_was_written_and_how_the_passage_writes_it():
     row = as_mapping("Where?", Answer("sao paulo", (PASSAGE,)))
     assert (row["answer"], row["quote"]) == ("sao paulo", "São Paulo")
-    assert row["passages"][0]["metadata"] == {"file": "legal/contract.pdf"}
+    assert row["passages"][0]["metadata"] == {"file": "legal/contract.pdf", "page": 3}
     assert as_mapping("Where?", Answer("", (PASSAGE,), abstained=True, withheld="sao paulo"))["quote"] is None

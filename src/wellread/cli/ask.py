@@ -203,9 +203,10 @@ def _said(answer: Answer, number: int) -> str:
 
 
 def _place(passage: CitedPassage) -> str:
-    """Where a passage comes from: its file, where it is of one, and its id."""
-    file = passage.metadata.get("file")
-    return f"{file}, {passage.id}" if file else passage.id
+    """Where a passage comes from: its file and page, where it has them, and its id."""
+    file, page = passage.metadata.get("file"), passage.metadata.get("page")
+    place = [str(file)] if file else []
+    return ", ".join([*place, *([f"page {page}"] if page else []), passage.id])
 
 
 def _shown(text: str, span: tuple[int, int] | None, width: int = 160) -> str:

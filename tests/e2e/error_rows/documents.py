@@ -50,8 +50,8 @@ TOPICS: dict[str, list[Row]] = {
         Row(
             "unknown-format",
             "a format that does not exist",
-            "corpus passages.jsonl --format pdf --out new",
-            r"format='pdf' is unknown; use one of: jsonl, kilt, .*, html\.",
+            "corpus passages.jsonl --format docx --out new",
+            r"format='docx' is unknown; use one of: jsonl, kilt, .*, pdf\.",
         ),
         Row(
             "overlap",
