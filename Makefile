@@ -26,7 +26,7 @@ $(VENV)/.ready: $(VENV)/.torch pyproject.toml constraints.txt
 	touch $@
 
 $(VENV)/.ready-dev: $(VENV)/.ready
-	$(PIP) -e ".[dense,ranking,entities,vision,captions,decoders,pdf,dev]"
+	$(PIP) -e ".[dense,ranking,entities,vision,captions,decoders,documents,dev]"
 	touch $@
 
 demo: setup

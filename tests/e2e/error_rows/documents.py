@@ -50,8 +50,8 @@ TOPICS: dict[str, list[Row]] = {
         Row(
             "unknown-format",
             "a format that does not exist",
-            "corpus passages.jsonl --format docx --out new",
-            r"format='docx' is unknown; use one of: jsonl, kilt, .*, pdf\.",
+            "corpus passages.jsonl --format epub --out new",
+            r"format='epub' is unknown; use one of: jsonl, kilt, .*, pdf, word\.",
         ),
         Row(
             "overlap",

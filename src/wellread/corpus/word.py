@@ -1,0 +1,41 @@
+"""Reader of Word files (docx), as the HTML that mammoth makes of them. Needs mammoth."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Iterator
+from importlib.util import find_spec
+from pathlib import Path
+from xml.parsers.expat import ExpatError
+from zipfile import BadZipFile
+
+from wellread.corpus.documents import Document, Problem
+from wellread.corpus.files import read_bytes
+from wellread.corpus.pages import documents_of_html
+
+__all__ = ["INSTALL", "read_word"]
+
+INSTALL = "pip install 'wellread[documents]'"
+
+
+def read_word(path: Path) -> Iterator[Document | Problem]:
+    """A Word file: headings, paragraphs, lists and tables; pictures are left out. The title is its first heading of
+    the first level, else the name of the file. A Problem where mammoth is missing or the file is damaged."""
+    if find_spec("mammoth") is None:
+        yield Problem(str(path), 0, f"is a Word file, and mammoth is not installed; run: {INSTALL}")
+        return
+    import mammoth
+
+    raw = list(read_bytes(path))
+    problems = [part for part in raw if isinstance(part, Problem)]
+    if problems:
+        yield from problems
+        return
+    try:
+        made = mammoth.convert_to_html(
+            io.BytesIO(b"".join(raw)), convert_image=mammoth.images.img_element(lambda picture: {})
+        )
+    except (BadZipFile, ExpatError, LookupError, ValueError, AttributeError, OSError) as error:
+        yield Problem(str(path), 0, f"is a damaged Word file, or one with a password ({error})")
+        return
+    yield from documents_of_html(path, made.value)
