@@ -192,7 +192,15 @@ def test_memory_verbs_and_asking_again(wellread, reader) -> None:
     assert "pluto" in found(wellread, "What is a plutoid?")
     assert "pluto" not in found(wellread, "Whose heart of ice?")
 
+    kept = [line for line in (reader / "passages.jsonl").read_text().splitlines() if json.loads(line)["id"] != "io"]
+    (reader / "now.jsonl").write_text("\n".join([*kept, json.dumps({**row, "text": "Pluto is small."})]) + "\n")
+    assert wellread("corpus now.jsonl --out now --json").json["passages"] == 6
+    synced = wellread("memory sync memory now --model model --json").json
+    assert [synced[name] for name in ("added", "replaced", "deleted", "unchanged", "passages")] == [0, 1, 1, 5, 6]
+    assert "pluto" in found(wellread, "What is small?")
+    assert "io" not in found(wellread, "Which moon is Io?")
+
     gone = wellread("memory delete memory pluto --compact --json").json
-    assert (gone["deleted"], gone["passages"]) == (1, 6)
+    assert (gone["deleted"], gone["passages"]) == (1, 5)
     assert "pluto" not in found(wellread, "What of the dwarf Pluto?")
     assert wellread("memory verify memory --json").json["ok"]

@@ -15,7 +15,7 @@ import torch
 
 from wellread.memory import table
 from wellread.memory.build import memorize
-from wellread.memory.edit import add, update
+from wellread.memory.edit import add, sync, update
 from wellread.memory.fingerprint import Fingerprint
 from wellread.memory.manifest import Manifest
 from wellread.memory.rows import Encoded
@@ -159,6 +159,31 @@ def test_update(memory: Memory) -> None:
     assert memory.info()["tokens"] == sum(len(tokens_of(item)) for item in memory)
     assert memory.ids()[-1] == "p4"
     assert memory.verify()["ok"]
+
+
+def test_sync(memory: Memory) -> None:
+    read: list[str] = []
+
+    def reading(passages: list[Passage]) -> list[Encoded]:
+        read.extend(item.id for item in passages)
+        return encode(passages)
+
+    changed, new = replace(PASSAGES[4], text="something else entirely"), Passage("n1", "new words")
+    wanted = [new, changed, *PASSAGES[10:]]
+    report = sync(memory, wanted, reading, FINGERPRINT, progress=False)
+    gone = tuple(f"p{number}" for number in range(10) if number != 4)
+    assert (report.added, report.replaced, report.deleted, report.unchanged) == (("n1",), ("p4",), gone, 40)
+    assert read == ["n1", "p4"]
+    assert {item.id: item for item in memory} == {item.id: item for item in wanted}
+    assert memory.fetch(["p4"]).tokens[0].tolist() == tokens_of(changed)
+    again = sync(memory, wanted, reading, FINGERPRINT, progress=False)
+    assert (again.added, again.replaced, again.deleted, again.unchanged) == ((), (), (), 42)
+    assert memory.verify()["ok"]
+    with pytest.raises(ValueError, match=r"no passages to bring memory .* in line with; delete its folder instead"):
+        sync(memory, [], encode, FINGERPRINT, progress=False)
+    with pytest.raises(ValueError, match=r"does not fit the model: encoder is 'encoder' in the memory"):
+        sync(memory, wanted, encode, replace(FINGERPRINT, encoder="b"), progress=False)
+    assert len(memory) == 42
 
 
 def test_edit_errors_change_nothing(memory: Memory) -> None:

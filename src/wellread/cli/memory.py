@@ -120,7 +120,43 @@ def update(memory: str, corpus: str, model: str, pictures: str | None, as_json: 
     _edit(edit, memory, corpus, model, pictures, as_json, "replaced")
 
 
+@command.command()
+@click.argument("memory")
+@click.argument("corpus")
+@model_option
+@pictures_option
+@json_option
+def sync(memory: str, corpus: str, model: str, pictures: str | None, as_json: bool) -> None:
+    """Make a memory hold what a corpus holds: read what is new or changed, forget what is gone.
+
+    \b
+    Example, after files were added, changed and removed:
+      wellread corpus notes/ --out corpus --overwrite
+      wellread memory sync memory corpus
+    """
+    from wellread.memory.edit import sync as edit
+
+    store, passages, encode, fingerprint, options = _opened(memory, corpus, model, pictures)
+    report = edit(store, passages, encode, fingerprint)
+    gone, written = (*report.deleted, *report.replaced), (*report.added, *report.replaced)
+    _follow(store, gone=gone, written=written, options=options)
+    counts = {name: len(getattr(report, name)) for name in ("added", "replaced", "deleted")}
+    told = ", ".join(f"{count} {name}" for name, count in counts.items())
+    human = f"{memory}: {told}, {report.unchanged} unchanged, now {len(store)} passages"
+    emit({**counts, "unchanged": report.unchanged, **store.info()}, as_json, human)
+
+
 def _edit(edit: Callable, memory: str, corpus: str, model: str, pictures: str | None, as_json: bool, done: str) -> None:
+    store, passages, encode, fingerprint, options = _opened(memory, corpus, model, pictures)
+    report = edit(store, passages, encode, fingerprint)
+    _follow(store, gone=report.written if done == "replaced" else (), written=report.written, options=options)
+    result = {done: len(report.written), "unchanged": report.unchanged, **store.info()}
+    human = f"{memory}: {len(report.written)} passages {done}, {report.unchanged} unchanged, now {len(store)}"
+    emit(result, as_json, human)
+
+
+def _opened(memory: str, corpus: str, model: str, pictures: str | None) -> tuple:
+    """The memory, the corpus, how its passages are encoded, by what, and how the index inside is built again."""
     from wellread.corpus.store import Corpus
     from wellread.memory.store import Memory
     from wellread.pipeline import load_model
@@ -133,12 +169,7 @@ def _edit(edit: Callable, memory: str, corpus: str, model: str, pictures: str | 
 
         loaded = loaded.with_pictures(Pictures.open(pictures))
     encode, fingerprint, _ = loaded.encoder_for_memory(passages.cutting, precision=precision)
-    options = _index_options(store, loaded)
-    report = edit(store, passages, encode, fingerprint)
-    _follow(store, gone=report.written if done == "replaced" else (), written=report.written, options=options)
-    result = {done: len(report.written), "unchanged": report.unchanged, **store.info()}
-    human = f"{memory}: {len(report.written)} passages {done}, {report.unchanged} unchanged, now {len(store)}"
-    emit(result, as_json, human)
+    return store, passages, encode, fingerprint, _index_options(store, loaded)
 
 
 @command.command()

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from dataclasses import dataclass
 
 import torch
@@ -16,7 +16,7 @@ from wellread.memory.rows import batched
 from wellread.memory.store import Memory
 from wellread.types import Passage
 
-__all__ = ["EditReport", "add", "update"]
+__all__ = ["EditReport", "SyncReport", "add", "sync", "update"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,6 +28,16 @@ class EditReport:
     unchanged: int
     passages: int
     tokens: int
+
+
+@dataclass(frozen=True, slots=True)
+class SyncReport:
+    """What a sync did. added, replaced, deleted: ids. unchanged: how many passages were left alone."""
+
+    added: tuple[str, ...]
+    replaced: tuple[str, ...]
+    deleted: tuple[str, ...]
+    unchanged: int
 
 
 def add(
@@ -58,6 +68,35 @@ def update(
     ValueError if an id is not there (use `add`), or if the model is another one.
     """
     return _edit(memory, passages, encode, fingerprint, replacing=True, progress=progress)
+
+
+def sync(
+    memory: Memory,
+    passages: Collection[Passage],
+    encode: Encode,
+    fingerprint: Fingerprint,
+    *,
+    progress: bool = True,
+) -> SyncReport:
+    """Make the memory hold these passages and no others: new ones are added, changed ones replaced, others deleted.
+
+    Only what is new or changed is encoded. One that was killed can be run again. ValueError if there are no passages
+    at all, or if the model is another one.
+    """
+    check(memory.fingerprint, fingerprint)
+    wanted = {passage.id for passage in passages}
+    if not wanted:
+        raise ValueError(
+            f"there are no passages to bring memory {memory.path} in line with; delete its folder instead."
+        )
+    there = frozenset(memory.ids())
+    new = (passage for passage in passages if passage.id not in there)
+    added = add(memory, new, encode, fingerprint, progress=progress)
+    held = (passage for passage in passages if passage.id in there)
+    replaced = update(memory, held, encode, fingerprint, progress=progress)
+    deleted = tuple(name for name in memory.ids() if name not in wanted)
+    memory.delete(deleted)
+    return SyncReport(added.written, replaced.written, deleted, replaced.unchanged)
 
 
 def _edit(
