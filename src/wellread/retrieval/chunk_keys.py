@@ -28,7 +28,7 @@ from tqdm import tqdm
 from wellread.config import require
 from wellread.retrieval.blocks import Blocks, different, locked, read_json, write_json
 from wellread.retrieval.chunks import ChunkTexts
-from wellread.retrieval.encoders import DEFAULT_ENCODER, INSTALL, PACKAGE, by_length, packaged_folder
+from wellread.retrieval.encoders import DEFAULT_ENCODER, INSTALL, PACKAGE, batches_by_length, packaged_folder
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -160,7 +160,7 @@ class ChunkEncoder:
         keys = np.empty((len(rows), self.dim), np.float32)
         mean = self._mean if self.layers else self._word_mean
         with torch.inference_mode():
-            for batch in by_length(rows, BATCH):
+            for batch in batches_by_length(rows, BATCH):
                 keys[batch] = mean([rows[row] for row in batch]).cpu().numpy()
         return keys
 

@@ -90,7 +90,7 @@ class PackagedEncoder(_Sentences):
         rows = words.encode_batch(texts, max_tokens=most)
         vectors = np.empty((len(rows), net.dim), np.float32)
         with torch.inference_mode():
-            for batch in by_length(rows, self.batch_size):
+            for batch in batches_by_length(rows, self.batch_size):
                 means = mean_states(net, words, [rows[row] for row in batch])
                 vectors[batch] = normalize(means, dim=-1).cpu().numpy()
         return vectors
@@ -121,7 +121,7 @@ class SentenceEncoder(_Sentences):
         return np.ascontiguousarray(vectors, dtype=np.float32)
 
 
-def by_length(rows: Sequence[Sequence[int]], batch_size: int) -> Iterator[list[int]]:
+def batches_by_length(rows: Sequence[Sequence[int]], batch_size: int) -> Iterator[list[int]]:
     """Batches of places in `rows`, the longest first, so that rows of alike length go together."""
     order = sorted(range(len(rows)), key=lambda row: -len(rows[row]))
     return (order[start : start + batch_size] for start in range(0, len(order), batch_size))
