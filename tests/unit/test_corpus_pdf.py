@@ -15,7 +15,10 @@ from wellread.corpus import pdf as pdf_module
 def made(*pages: str | None, title: str = "", unpacked_by: str = "") -> bytes:
     """A PDF by hand: each page shows the lines of a text, None shows nothing. unpacked_by: filter of the last page."""
     objects = ["<< /Type /Catalog /Pages 2 0 R >>", ""]
-    objects.append("<< /Type /Font /Subtype /Type1 /BaseFont /Helvetica /Encoding /WinAnsiEncoding >>")
+    objects.append(
+        "<< /Type /Font /Subtype /Type1 /BaseFont /Helvetica /Encoding "
+        "<< /BaseEncoding /WinAnsiEncoding /Differences [1 /fi] >> >>"
+    )
     kids = []
     for text in pages:
         shown = "" if text is None else " T* ".join(f"({line}) Tj" for line in text.split("\n"))
@@ -82,6 +85,11 @@ def test_words_cut_at_the_end_of_a_line_are_joined_and_names_with_hyphens_are_no
         "a",
         "caféété",
     ]
+
+
+def test_letters_drawn_as_one_are_told_as_two(tmp_path):
+    (tmp_path / "a.pdf").write_bytes(made("The of\\001ce is closed."))
+    assert read(tmp_path / "a.pdf")[0][0].text == "The office is closed."
 
 
 def test_what_cannot_be_read_is_said(tmp_path, monkeypatch):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import logging
 import re
+import unicodedata
 from collections.abc import Iterator
 from contextlib import contextmanager
 from importlib.util import find_spec
@@ -22,6 +23,8 @@ __all__ = ["INSTALL", "read_pdf"]
 INSTALL = "pip install 'wellread[documents]'"
 # A word cut at the end of a line; what goes on with a capital or a figure was written with its hyphen.
 _HYPHEN = re.compile(r"(?<=[^\W\d_])[-\u00ad]\n(?=[a-zß-öø-ÿ])")
+# Letters that are drawn as one, which no search and no vocabulary knows: "fi", "ffl" and their like.
+_LIGATURES = {code: unicodedata.normalize("NFKC", chr(code)) for code in range(0xFB00, 0xFB07)}
 # What pypdf raises where a file does not hold what it promises, beside errors of its own.
 _BROKEN = (ValueError, LookupError, TypeError, AttributeError, ArithmeticError, RuntimeError, OSError)
 
@@ -56,7 +59,7 @@ def _pages(path: Path, raw: bytes) -> Iterator[Document | Problem]:
         part, lost = 0, 0
         for number in range(1, pages + 1):
             try:
-                text, repaired = clean(_HYPHEN.sub("", reader.pages[number - 1].extract_text()).strip())
+                text, repaired = clean(_tidy(reader.pages[number - 1].extract_text()))
             except (PyPdfError, *_BROKEN) as error:
                 yield Problem(str(path), 0, f"page {number} cannot be read ({error})")
                 lost += 1
@@ -75,6 +78,10 @@ def _opened(raw: bytes) -> PdfReader | None:
 
     reader = PdfReader(io.BytesIO(raw))
     return None if reader.is_encrypted and not reader.decrypt("") else reader
+
+
+def _tidy(text: str) -> str:
+    return _HYPHEN.sub("", text.translate(_LIGATURES)).strip()
 
 
 def _title(reader: PdfReader | None, path: Path) -> str:
