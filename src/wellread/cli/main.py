@@ -17,7 +17,7 @@ VERBS: dict[str, tuple[str, str]] = {
     "index": ("wellread.cli.index", "Build a search index over a corpus."),
     "pictures": ("wellread.cli.pictures", "Keep pictures and what an image encoder sees in them."),
     "memorize": ("wellread.cli.memorize", "Read a corpus ahead and store what was understood."),
-    "memory": ("wellread.cli.memory", "Look after a memory: info, verify, add, update, delete."),
+    "memory": ("wellread.cli.memory", "Look after a memory: info, verify, add, update, delete, sync."),
     "chunks": ("wellread.cli.chunks", "Cut texts into chunks and find the neighbours of each."),
     "questions": ("wellread.cli.questions", "Make training questions of a corpus or of relevance labels."),
     "init": ("wellread.cli.init", "Make an untrained reader from pretrained parts or from scratch."),
