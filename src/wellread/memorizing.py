@@ -58,8 +58,10 @@ def memorize_corpus(
     if chosen != "none":
         folder = Path(out) / INDEX_FOLDER
         if not _serves(folder, retriever, encoder):
-            with_keys = {} if encoder is None else {"encoder": encoder.reading(Memory.open(out))}
-            kind.build(corpus, folder, overwrite=True, **with_keys)
+            options = {"reading": precision} if kind.reads else {}
+            if encoder is not None:
+                options["encoder"] = encoder.reading(Memory.open(out))
+            kind.build(corpus, folder, overwrite=True, **options)
     return report
 
 

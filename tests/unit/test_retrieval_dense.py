@@ -248,3 +248,35 @@ def test_the_default_encoder_finds_meaning_without_shared_words(tmp_path):
     [candidates] = retriever.search([Probe(words="feline taking a nap")], top_k=3)
     assert candidates.ids[-1] == "1"
     assert candidates.scores[0] <= 1
+
+
+class Noting(HashEncoder):
+    """It remembers whether it was asked to compute in bf16."""
+
+    name = "noting"
+
+    def passages(self, passages):
+        self.bf16 = torch.is_autocast_enabled("cpu")
+        return super().passages(passages)
+
+
+@pytest.mark.parametrize("reading", ["fp32", "bf16"])
+def test_passages_are_read_in_a_precision_also_those_added_later(tmp_path, reading):
+    encoder = Noting()
+    index = DenseRetriever.build(make(range(5)), tmp_path / "index", encoder=encoder, reading=reading)
+    assert encoder.bf16 == (reading == "bf16")
+    encoder.bf16 = None
+    index.add(make(range(5, 7)))
+    assert encoder.bf16 == (reading == "bf16")
+    assert open_index(tmp_path / "index").options.reading == reading
+
+
+@pytest.mark.skipif(retrieval.default_retriever() != "hybrid", reason="needs pip install 'wellread[dense]'")
+def test_vectors_read_in_bf16_are_nearly_those_of_fp32(tmp_path):
+    passages = [Passage(f"p{number}", f"Town number {number} lies by a river.") for number in range(8)]
+    for reading in ("fp32", "bf16"):
+        retrieval.RETRIEVERS["hybrid"].build(passages, tmp_path / reading, reading=reading)
+    plain, fast = (np.load(tmp_path / name / "dense" / "segment-00000" / "vectors.npy") for name in ("fp32", "bf16"))
+    assert not np.array_equal(plain, fast)
+    # bf16 keeps eight bits of a number; its errors are independent and mostly cancel in a sum of 384.
+    assert (plain * fast).sum(1).min() > 0.999

@@ -31,7 +31,9 @@ PROBED, WORDS = 32, 12
 @click.option("--approximate", is_flag=True, default=None, help="Dense, visual: search with an inverted file.")
 @click.option("--model", metavar="DIR", help="A model that searches by itself: its folder or name.")
 @click.option("--memory", metavar="DIR", help="With --model: a memory of it, so that no passage is read again.")
-@click.option("--precision", type=click.Choice(["fp32", "bf16"]), help="With --model: of reading passages.")
+@click.option(
+    "--precision", type=click.Choice(["fp32", "bf16"]), help="Of reading passages: with --model, dense, hybrid."
+)
 @click.option("--codec", metavar="NAME", help="Search by tokens: how keys are stored: residual, float16 or float32.")
 @click.option("--search", metavar="NAME", help="Search by tokens: approximate, exact or exhaustive.")
 @click.option("--run", metavar="FILE", help="Given: the file of candidates (JSON lines or a TREC run).")
@@ -83,9 +85,10 @@ def _encoder(given: dict[str, Any]) -> Any:
     """What makes the keys of a token index, if a model was given; takes what belongs to it out of the options."""
     model, memory, precision = (given.pop(name, None) for name in ("model", "memory", "precision"))
     if model is None:
-        named = next((name for name, value in (("--memory", memory), ("--precision", precision)) if value), None)
-        if named is not None:
-            raise ValueError(f"{named} says how the keys of a model are made; give --model DIR with it.")
+        if memory is not None:
+            raise ValueError("--memory says how the keys of a model are made; give --model DIR with it.")
+        if precision is not None:
+            given["reading"] = precision
         return None
     from wellread.memory.store import Memory
     from wellread.model import load_model

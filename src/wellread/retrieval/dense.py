@@ -37,13 +37,15 @@ FEW_ALLOWED = 0.1
 class DenseOptions:
     """encoder: name or folder of a sentence-transformers model. approximate: search with an inverted file.
     lists: its number of lists, 0 for twice the square root of the passages. probes: lists searched per probe.
-    precision: of the stored vectors; float16 halves the file and slows exact search on CPUs."""
+    precision: of the stored vectors; float16 halves the file and slows exact search on CPUs. reading: precision that
+    passages are read in; bf16 takes far less time on processors that compute in it."""
 
     encoder: str = DEFAULT_ENCODER
     approximate: bool = False
     lists: int = 0
     probes: int = 32
     precision: Literal["float32", "float16"] = "float32"
+    reading: Literal["fp32", "bf16"] = "fp32"
 
     def __post_init__(self) -> None:
         require(self.lists >= 0, f"lists={self.lists} is negative; it must be 0 (automatic) or more.")
@@ -72,6 +74,7 @@ class DenseRetriever(EncodedRetriever):
     """
 
     name = "dense"
+    reads = True
     Options = DenseOptions
     Part = DenseSegment
     segments: list[DenseSegment]
@@ -116,15 +119,20 @@ class DenseRetriever(EncodedRetriever):
 
     @classmethod
     def _write_segment(cls, passages: Iterable[Passage], path: Path, options: DenseOptions) -> None:
+        from wellread.nn.precision import computing_in
+
         encoder = cls.encoder_named(options.encoder)
-        progress = Progress(path, {"encoder": options.encoder, "precision": options.precision})
+        progress = Progress(
+            path, {"encoder": options.encoder, "precision": options.precision, "reading": options.reading}
+        )
         catalog = CatalogWriter(path / "catalog.arrow")
         bar = tqdm(desc="vectors", unit=" passages", disable=None)
         for batch in in_batches(passages, BLOCK):
             catalog.write(batch)
             if not progress.done(batch):
-                vectors = np.asarray(encoder.passages(batch)).astype(options.precision)
-                progress.append(vectors=vectors)
+                with computing_in(options.reading):
+                    vectors = np.asarray(encoder.passages(batch))
+                progress.append(vectors=vectors.astype(options.precision))
             bar.update(len(batch))
         bar.close()
         catalog.close()

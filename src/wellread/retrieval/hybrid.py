@@ -43,6 +43,7 @@ class HybridRetriever(Retriever):
     """Reciprocal rank fusion of the parts. Scores are sums of 1 / (rank_constant + rank)."""
 
     name = "hybrid"
+    reads = True
     Options = HybridOptions
 
     def __init__(self, parts: Sequence[Retriever], options: HybridOptions | None = None) -> None:

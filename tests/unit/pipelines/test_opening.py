@@ -13,7 +13,7 @@ from wellread.memory.store import Memory
 from wellread.model import Model, load_model, save_model
 from wellread.pipeline import Pipeline, memorize_corpus, open_pipeline
 from wellread.reading.frame import FrameConfig
-from wellread.retrieval import open_index
+from wellread.retrieval import default_retriever, open_index
 from wellread.types import Question
 
 
@@ -84,6 +84,15 @@ def test_pipelines_that_cannot_be_opened_are_told(place, tmp_path):
     with pytest.raises(ValueError, match=r"retriever='lexica' is unknown"):
         memorize_corpus(Corpus.open(place.corpus), model, tmp_path / "memory", retriever="lexica")
     assert not (tmp_path / "memory").exists()
+
+
+@pytest.mark.skipif(default_retriever() != "hybrid", reason="needs pip install 'wellread[dense]'")
+def test_the_index_inside_a_memory_is_read_in_the_precision_of_the_memory(place, tmp_path):
+    for precision in ("fp32", "bf16"):
+        memorize_corpus(
+            Corpus.open(place.corpus), place.models["lumen"], tmp_path / precision, precision=precision, progress=False
+        )
+        assert open_index(tmp_path / precision / "index" / "dense").options.reading == precision
 
 
 def test_hidden_passages_are_not_read(place):
