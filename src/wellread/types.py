@@ -181,7 +181,7 @@ class CitedPassage:
     source: str = "text"
     gate: float | None = None
     picture: str | None = None
-    metadata: Mapping[str, Any] = field(default_factory=dict)
+    metadata: Mapping[str, Any] = field(default_factory=dict, hash=False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -220,10 +220,12 @@ class Answer:
 
     @property
     def quote(self) -> str | None:
-        """The answer as the passage that stands for it writes it (case, accents, spaces); None where it does not, or
-        where the answer is withheld."""
+        """The answer as the passage that stands for it writes it (case, accents, marks), on one line; None where it
+        does not, or where the answer is withheld."""
         support = self.support
-        return None if self.abstained or support is None or support.span is None else support.text[slice(*support.span)]
+        if self.abstained or support is None or support.span is None:
+            return None
+        return " ".join(support.text[slice(*support.span)].split())
 
 
 @dataclass(frozen=True, slots=True)

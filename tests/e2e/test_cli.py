@@ -170,6 +170,29 @@ def test_eval(wellread, reader) -> None:
     assert "| em |" in wellread(f"{line} --limit 1").out
 
 
+def test_an_index_that_a_killed_sync_left_behind_is_built_again(wellread, reader, monkeypatch) -> None:
+    rows = [json.loads(line) for line in (reader / "passages.jsonl").read_text().splitlines()]
+    rows = [row for row in rows if row["id"] != "io"]
+    rows.append({"id": "pluto", "title": "Pluto", "text": "Pluto is a dwarf with a heart of ice."})
+    (reader / "now.jsonl").write_text("\n".join(map(json.dumps, rows)) + "\n")
+    assert wellread("corpus now.jsonl --out now --json").json["passages"] == 6
+
+    def killed(*arguments: object, **options: object) -> None:
+        raise ValueError("killed")
+
+    with monkeypatch.context() as patch:
+        patch.setattr("wellread.cli.memory._follow", killed)
+        assert wellread("memory sync memory now --model model").err == "wellread: killed\n"
+    said = wellread("memory sync memory now --model model --json")  # as many passages as before: counts tell nothing
+    assert [said.json[name] for name in ("added", "deleted", "unchanged")] == [0, 0, 6]
+    assert "the index does not hold the passages of the memory; building it again" in said.err
+    assert found(wellread, "What of the dwarf Pluto?") == ["pluto"]
+    assert "io" not in found(wellread, "Which moon is Io?")
+    again = wellread("memory sync memory now --model model --compact --json")
+    assert "building it again" not in again.err
+    assert again.json["freed"] > 0
+
+
 def test_memory_verbs_and_asking_again(wellread, reader) -> None:
     facts = wellread("memory info memory --json").json
     assert {"passages", "tokens", "bytes", "codec", "fingerprint"} <= set(facts)

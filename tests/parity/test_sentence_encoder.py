@@ -9,6 +9,7 @@ from wellread import retrieval
 from wellread.retrieval import encoders
 from wellread.types import Passage
 
+pytest.importorskip("sentence_transformers")
 pytestmark = pytest.mark.skipif(retrieval.default_retriever() != "hybrid", reason="needs pip install 'wellread[dense]'")
 
 TEXTS = [

@@ -8,7 +8,7 @@ from wellread.types import Answer, CitedPassage
 PASSAGE = CitedPassage(
     "c1",
     "Contract",
-    "Signed in\nSão Paulo, 2019.",
+    "Signed in\nSão\nPaulo, 2019.",
     1.5,
     share=1.0,
     span=(10, 19),

@@ -11,6 +11,8 @@ import pytest
 from wellread.corpus import Document, Problem, read_documents
 from wellread.corpus import pdf as pdf_module
 
+pypdf = pytest.importorskip("pypdf")
+
 
 def made(*pages: str | None, title: str = "", unpacked_by: str = "") -> bytes:
     """A PDF by hand: each page shows the lines of a text, None shows nothing. unpacked_by: filter of the last page."""
@@ -70,7 +72,7 @@ def test_a_file_without_a_title_has_its_name_also_in_folders_and_packed(tmp_path
 
 def test_words_cut_at_the_end_of_a_line_are_joined_and_names_with_hyphens_are_not(tmp_path):
     (tmp_path / "a.pdf").write_bytes(
-        made("the agree-\nment with Saint-\nDenis of 1990-\n1995, a caf\u00e9-\n\u00e9t\u00e9")
+        made("the agree- \nment with Saint-\nDenis of 1990-\n1995, a caf\u00e9-\n\u00e9t\u00e9")
     )
     documents, _ = read(tmp_path / "a.pdf")
     assert documents[0].text.split() == [
@@ -93,7 +95,6 @@ def test_letters_drawn_as_one_are_told_as_two(tmp_path):
 
 
 def test_what_cannot_be_read_is_said(tmp_path, monkeypatch):
-    pypdf = pytest.importorskip("pypdf")
     (tmp_path / "a.pdf").write_bytes(b"%PDF-1.4 and nothing more")
     assert "is a damaged PDF" in read(tmp_path / "a.pdf")[1][0]
     (tmp_path / "b.pdf").write_bytes(made(None, None))
@@ -102,8 +103,13 @@ def test_what_cannot_be_read_is_said(tmp_path, monkeypatch):
         [f"{tmp_path / 'b.pdf'}: holds no text; if its pages are scanned, run text recognition on it first"],
     )
     writer = pypdf.PdfWriter(clone_from=tmp_path / "b.pdf")
-    for password, reason in (("", "holds no text"), ("secret", "is locked by a password; save it without one")):
-        writer.encrypt(password, "owner", algorithm="RC4-128")
+    locked = "is locked by a password; save it without one"
+    for password, kind, reason in (
+        ("", "RC4-128", "holds no text"),
+        ("", "AES-256", "holds no text"),
+        ("secret", "RC4-128", locked),
+    ):
+        writer.encrypt(password, "owner", algorithm=kind)
         writer.write(tmp_path / "c.pdf")
         documents, problems = read(tmp_path / "c.pdf")
         assert documents == []
@@ -111,6 +117,19 @@ def test_what_cannot_be_read_is_said(tmp_path, monkeypatch):
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
     monkeypatch.setattr(pdf_module, "find_spec", lambda name: None)
     assert "pypdf is not installed; run: pip install 'wellread[documents]'" in read(tmp_path / "b.pdf")[1][0]
+
+
+def test_a_lock_that_needs_a_package_is_said(tmp_path, monkeypatch):
+    (tmp_path / "a.pdf").write_bytes(made("Words."))
+
+    def missing(self, password):
+        raise pypdf.errors.DependencyError("cryptography is required")
+
+    writer = pypdf.PdfWriter(clone_from=tmp_path / "a.pdf")
+    writer.encrypt("", "owner", algorithm="RC4-128")
+    writer.write(tmp_path / "a.pdf")
+    monkeypatch.setattr(pypdf.PdfReader, "decrypt", missing)
+    assert "a lock that needs a package (cryptography is required)" in read(tmp_path / "a.pdf")[1][0]
 
 
 def test_a_page_that_cannot_be_read_costs_no_other(tmp_path):

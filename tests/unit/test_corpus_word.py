@@ -5,9 +5,12 @@ from __future__ import annotations
 import zipfile
 from pathlib import Path
 
-from wellread.corpus import Problem, read_documents
+import pytest
+
+from wellread.corpus import Document, Problem, read_documents
 from wellread.corpus import word as word_module
 
+pytest.importorskip("mammoth")
 SPACE = "http://schemas.openxmlformats.org"
 TYPES = (
     f'<Types xmlns="{SPACE}/package/2006/content-types"><Default Extension="xml" ContentType="application/xml"/>'
@@ -49,6 +52,34 @@ def test_headings_paragraphs_and_tables(tmp_path):
 def test_a_file_without_a_heading_has_its_name(tmp_path):
     (document,) = read_documents(written(tmp_path / "note.docx", paragraph("Nothing but this.")))
     assert (document.title, document.text) == ("note", "Nothing but this.")
+
+
+def test_a_line_of_the_style_title_is_the_title(tmp_path):
+    path = written(tmp_path / "a.docx", paragraph("Lease", "Title") + paragraph("Offices", "Heading1"))
+    with zipfile.ZipFile(path, "a") as file:
+        style = '<w:style w:type="paragraph" w:styleId="Title"><w:name w:val="Title"/></w:style>'
+        file.writestr("word/styles.xml", f'<w:styles xmlns:w="{SPACE}/wordprocessingml/2006/main">{style}</w:styles>')
+    (document,) = read_documents(path)
+    assert document.title == "Lease"
+
+
+@pytest.mark.parametrize("place", [0.3, 0.5, 0.7])
+def test_a_damaged_stream_costs_nothing_but_its_file(tmp_path, place):
+    """Bytes inside a packed part are changed: what comes out is text or a problem, never an error."""
+    path = written(tmp_path / "a.docx", "".join(paragraph(f"Line {number} of many.") for number in range(200)))
+    with zipfile.ZipFile(path) as file:
+        parts = {name: file.read(name) for name in file.namelist()}
+    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as file:
+        for name, text in parts.items():
+            file.writestr(name, text)
+    raw = bytearray(path.read_bytes())
+    at = int(len(raw) * place)
+    raw[at : at + 5] = bytes(255 - byte for byte in raw[at : at + 5])
+    path.write_bytes(raw)
+    (tmp_path / "b.txt").write_text("Another file.")
+    found = list(read_documents(tmp_path))
+    assert [each.text for each in found if isinstance(each, Document)] == ["Another file."]
+    assert "is a damaged Word file" in next(each.reason for each in found if isinstance(each, Problem))
 
 
 def test_what_cannot_be_read_is_said(tmp_path, monkeypatch):

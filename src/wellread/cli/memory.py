@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import click
 
@@ -13,6 +13,9 @@ from wellread.cli.opening import model_option, pictures_option
 from wellread.cli.output import emit, json_option, say
 
 if TYPE_CHECKING:
+    from wellread.corpus.store import Corpus
+    from wellread.memory.build import Encode
+    from wellread.memory.fingerprint import Fingerprint
     from wellread.memory.store import Memory
     from wellread.model import Model
     from wellread.retrieval.base import Retriever
@@ -125,9 +128,13 @@ def update(memory: str, corpus: str, model: str, pictures: str | None, as_json: 
 @click.argument("corpus")
 @model_option
 @pictures_option
+@click.option("--compact", is_flag=True, help="Also free the space of passages that are gone.")
 @json_option
-def sync(memory: str, corpus: str, model: str, pictures: str | None, as_json: bool) -> None:
+def sync(memory: str, corpus: str, model: str, pictures: str | None, compact: bool, as_json: bool) -> None:
     """Make a memory hold what a corpus holds: read what is new or changed, forget what is gone.
+
+    The corpus must be cut as the one was that the memory was made from. Passages of files are known by what they say
+    and by their place in the file, so those behind a change in a long file are read again.
 
     \b
     Example, after files were added, changed and removed:
@@ -136,27 +143,43 @@ def sync(memory: str, corpus: str, model: str, pictures: str | None, as_json: bo
     """
     from wellread.memory.edit import sync as edit
 
-    store, passages, encode, fingerprint, options = _opened(memory, corpus, model, pictures)
-    report = edit(store, passages, encode, fingerprint)
+    opened = _opened(memory, corpus, model, pictures)
+    store = opened.memory
+    report = edit(store, opened.passages, opened.encode, opened.fingerprint)
     gone, written = (*report.deleted, *report.replaced), (*report.added, *report.replaced)
-    _follow(store, gone=gone, written=written, options=options)
+    _follow(store, gone=gone, written=written, in_step=opened.in_step, options=opened.options)
+    freed = store.compact() if compact else 0
     counts = {name: len(getattr(report, name)) for name in ("added", "replaced", "deleted")}
     told = ", ".join(f"{count} {name}" for name, count in counts.items())
     human = f"{memory}: {told}, {report.unchanged} unchanged, now {len(store)} passages"
-    emit({**counts, "unchanged": report.unchanged, **store.info()}, as_json, human)
+    human += f", {freed} bytes freed" if compact else ""
+    emit({**counts, "unchanged": report.unchanged, "freed": freed, **store.info()}, as_json, human)
 
 
 def _edit(edit: Callable, memory: str, corpus: str, model: str, pictures: str | None, as_json: bool, done: str) -> None:
-    store, passages, encode, fingerprint, options = _opened(memory, corpus, model, pictures)
-    report = edit(store, passages, encode, fingerprint)
-    _follow(store, gone=report.written if done == "replaced" else (), written=report.written, options=options)
+    opened = _opened(memory, corpus, model, pictures)
+    store = opened.memory
+    report = edit(store, opened.passages, opened.encode, opened.fingerprint)
+    gone = report.written if done == "replaced" else ()
+    _follow(store, gone=gone, written=report.written, in_step=opened.in_step, options=opened.options)
     result = {done: len(report.written), "unchanged": report.unchanged, **store.info()}
     human = f"{memory}: {len(report.written)} passages {done}, {report.unchanged} unchanged, now {len(store)}"
     emit(result, as_json, human)
 
 
-def _opened(memory: str, corpus: str, model: str, pictures: str | None) -> tuple:
-    """The memory, the corpus, how its passages are encoded, by what, and how the index inside is built again."""
+class _Opened(NamedTuple):
+    """A memory to change. passages: the corpus. encode, fingerprint: how its passages are read, and by what. in_step,
+    options: whether the index inside follows so far, and how it is built again."""
+
+    memory: Memory
+    passages: Corpus
+    encode: Encode
+    fingerprint: Fingerprint
+    in_step: bool
+    options: dict[str, Any]
+
+
+def _opened(memory: str, corpus: str, model: str, pictures: str | None) -> _Opened:
     from wellread.corpus.store import Corpus
     from wellread.memory.store import Memory
     from wellread.pipeline import load_model
@@ -169,7 +192,7 @@ def _opened(memory: str, corpus: str, model: str, pictures: str | None) -> tuple
 
         loaded = loaded.with_pictures(Pictures.open(pictures))
     encode, fingerprint, _ = loaded.encoder_for_memory(passages.cutting, precision=precision)
-    return store, passages, encode, fingerprint, _index_options(store, loaded)
+    return _Opened(store, passages, encode, fingerprint, _in_step(store), _index_options(store, loaded))
 
 
 @command.command()
@@ -193,8 +216,9 @@ def delete(memory: str, ids: tuple[str, ...], file: str | None, compact: bool, a
     if not names and not compact:
         raise ValueError("no ids were given; name passages, or give --from FILE with one id per line.")
     store = Memory.open(memory)
+    in_step = _in_step(store)
     deleted = store.delete(names)
-    _follow(store, gone=tuple(dict.fromkeys(names)), written=())
+    _follow(store, gone=tuple(dict.fromkeys(names)), written=(), in_step=in_step)
     freed = store.compact() if compact else 0
     human = f"{memory}: {deleted} passages deleted, now {len(store)}" + (f", {freed} bytes freed" if compact else "")
     emit({"deleted": deleted, "freed": freed, **store.info()}, as_json, human)
@@ -223,11 +247,25 @@ def _index_options(memory: Memory, model: Model) -> dict[str, Any]:
     return {**to_mapping(index.options), "encoder": encoder}
 
 
+def _in_step(memory: Memory) -> bool:
+    """Whether the index inside the memory is of the memory's passages, as it is unless a change was killed between the
+    two. Asked before the memory is changed."""
+    from wellread.retrieval.catalog import fingerprint_of
+
+    index = _index_inside(memory)
+    return index is None or (len(index) == len(memory) and index.fingerprint == fingerprint_of(memory))
+
+
 def _follow(
-    memory: Memory, *, gone: Sequence[str], written: Sequence[str], options: dict[str, Any] | None = None
+    memory: Memory,
+    *,
+    gone: Sequence[str],
+    written: Sequence[str],
+    in_step: bool,
+    options: dict[str, Any] | None = None,
 ) -> None:
-    """Bring the search index inside the memory after a change of its passages. options: to build it again with, its
-    own without."""
+    """Bring the search index inside the memory after a change of its passages. in_step: what `_in_step` said before it.
+    options: to build it again with, its own without."""
     from wellread.config import to_mapping
     from wellread.pipeline import INDEX_FOLDER
     from wellread.retrieval import RETRIEVERS
@@ -235,14 +273,13 @@ def _follow(
     index = _index_inside(memory)
     if index is None:
         return
-    if len(index) == len(memory) + len(gone) - len(written):
+    if in_step:
         if gone:
             index.delete(gone)
         if written:
             groups = (written[start : start + 1024] for start in range(0, len(written), 1024))
             index.add(passage for group in groups for passage in memory.passages(group))
-    if len(_index_inside(memory)) != len(memory):
-        # An earlier change was killed between the memory and its index.
+    else:
         say("the index does not hold the passages of the memory; building it again")
         options = to_mapping(index.options) if options is None else options
         RETRIEVERS[index.name].build(memory, memory.path / INDEX_FOLDER, overwrite=True, **options)

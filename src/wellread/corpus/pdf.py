@@ -22,7 +22,7 @@ __all__ = ["INSTALL", "read_pdf"]
 
 INSTALL = "pip install 'wellread[documents]'"
 # A word cut at the end of a line; what goes on with a capital or a figure was written with its hyphen.
-_HYPHEN = re.compile(r"(?<=[^\W\d_])[-\u00ad]\n(?=[a-zß-öø-ÿ])")
+_HYPHEN = re.compile(r"(?<=[^\W\d_])[-\u00ad\u2010][^\S\n]*\n(?=[a-zß-öø-ÿ])|\u00ad")
 # Letters that are drawn as one, which no search and no vocabulary knows: "fi", "ffl" and their like.
 _LIGATURES = {code: unicodedata.normalize("NFKC", chr(code)) for code in range(0xFB00, 0xFB07)}
 # What pypdf raises where a file does not hold what it promises, beside errors of its own.
@@ -44,13 +44,18 @@ def read_pdf(path: Path) -> Iterator[Document | Problem]:
 
 
 def _pages(path: Path, raw: bytes) -> Iterator[Document | Problem]:
-    from pypdf.errors import PyPdfError
+    from pypdf.errors import DependencyError, DeprecationError, PyPdfError
+
+    broken = (PyPdfError, DeprecationError, *_BROKEN)
 
     with _silent():
         try:
             reader = _opened(raw)
             pages, title = 0 if reader is None else len(reader.pages), _title(reader, path)
-        except (PyPdfError, *_BROKEN) as error:
+        except DependencyError as error:
+            yield Problem(str(path), 0, f"is a PDF with a lock that needs a package ({error}); run: {INSTALL}")
+            return
+        except broken as error:
             yield Problem(str(path), 0, f"is a damaged PDF ({error})")
             return
         if reader is None:
@@ -60,7 +65,7 @@ def _pages(path: Path, raw: bytes) -> Iterator[Document | Problem]:
         for number in range(1, pages + 1):
             try:
                 text, repaired = clean(_tidy(reader.pages[number - 1].extract_text()))
-            except (PyPdfError, *_BROKEN) as error:
+            except broken as error:
                 yield Problem(str(path), 0, f"page {number} cannot be read ({error})")
                 lost += 1
                 continue

@@ -107,7 +107,7 @@ def _walk(folder: Path, format: str | None) -> Iterator[tuple[Path, str, Path] |
     while stack:
         place = stack.pop()
         try:
-            entries = sorted(item for item in place.iterdir() if not item.name.startswith("."))
+            entries = sorted(item for item in place.iterdir() if not item.name.startswith((".", "~$")))
         except OSError as error:
             yield Problem(str(place), 0, f"cannot be read: {error.strerror}")
             continue

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Collection, Iterable
 from dataclasses import dataclass
 
@@ -84,7 +85,11 @@ def sync(
     at all, or if the model is another one.
     """
     check(memory.fingerprint, fingerprint)
-    wanted = {passage.id for passage in passages}
+    memory.refresh()
+    wanted = Counter(passage.id for passage in passages)
+    twice = next((name for name, count in wanted.items() if count > 1), None)
+    if twice is not None:
+        raise ValueError(f"passage id={twice!r} comes twice; every passage needs an id of its own.")
     if not wanted:
         raise ValueError(
             f"there are no passages to bring memory {memory.path} in line with; delete its folder instead."

@@ -47,8 +47,8 @@ def cite(
 
 
 def find_span(answer: str, text: str) -> tuple[int, int] | None:
-    """Where the answer stands first in the text, as [start, end) characters; case and accents do not matter,
-    since many tokenizers drop them.
+    """Where the answer stands in the text, as [start, end) characters: first letter for letter, else first of all; case
+    and accents do not matter then, since many tokenizers drop them.
 
     Generated text may be spaced differently around punctuation ("3 . 5" for "3.5"), so spaces match any run
     of them, none included, next to punctuation.
@@ -62,13 +62,15 @@ def find_span(answer: str, text: str) -> tuple[int, int] | None:
     left = r"\b" if words[0][0].isalnum() else ""
     right = r"\b" if words[-1][-1].isalnum() else ""
     folded, places = _folded(text)
-    match = re.search(left + pattern + right, folded)
-    if match is None:
-        return None
-    start, end = places[match.start()], places[match.end() - 1] + 1
-    while end < len(text) and unicodedata.combining(text[end]):
-        end += 1
-    return start, end
+    found = []
+    for match in re.finditer(left + pattern + right, folded):
+        start, end = places[match.start()], places[match.end() - 1] + 1
+        while end < len(text) and unicodedata.combining(text[end]):
+            end += 1
+        if text[start:end] == answer:
+            return start, end
+        found.append((start, end))
+    return found[0] if found else None
 
 
 def _folded(text: str) -> tuple[str, Sequence[int]]:
