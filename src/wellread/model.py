@@ -27,6 +27,7 @@ from wellread.memory.build import Encoded
 from wellread.memory.fingerprint import Fingerprint
 from wellread.nn import checkpoints
 from wellread.nn.building import empty_reader, load_saved_weights, save_config, save_weights, saved_weights
+from wellread.nn.precision import precision_dtype
 from wellread.nn.tokenizers import Tokenizer
 from wellread.reading.batching import to_device
 from wellread.reading.frame import Frame, FrameConfig, pad_rows
@@ -49,14 +50,12 @@ __all__ = [
     "holds_weights",
     "load_model",
     "model_path",
-    "precision_dtype",
     "save_model",
     "take_companions",
     "transfer",
 ]
 
 FORMAT = 1
-PRECISIONS = {"fp32": None, "bf16": torch.bfloat16}
 NAMED: dict[str, Path] = {"wellread-mini": Path(__file__).parent / "data" / "mini"}
 """The models that come with wellread, by name."""
 COMPANIONS = ("confidence.json", "CARD.md", "recipe.toml", "run.json")
@@ -92,13 +91,6 @@ def take_companions(folder: Path, source: Path | None) -> None:
         (folder / name).unlink(missing_ok=True)
         if source is not None and (source / name).is_file():
             shutil.copyfile(source / name, folder / name)
-
-
-def precision_dtype(precision: str) -> torch.dtype | None:
-    """What autocast computes in for a precision by name; None for none. ValueError for another name."""
-    if precision not in PRECISIONS:
-        raise ValueError(f"precision={precision!r} is unknown; use one of: {', '.join(PRECISIONS)}.")
-    return PRECISIONS[precision]
 
 
 @dataclass(frozen=True)

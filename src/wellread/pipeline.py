@@ -19,7 +19,8 @@ from wellread.evaluation.report import Report, evaluate_answers
 from wellread.memorizing import INDEX_FOLDER, memorize_corpus
 from wellread.memory.fingerprint import check
 from wellread.memory.store import Memory
-from wellread.model import Model, load_model, model_path, precision_dtype
+from wellread.model import Model, load_model, model_path
+from wellread.nn.precision import precision_dtype
 from wellread.pictures import Pictures
 from wellread.reading.batching import CandidateRow, batch_candidates, take_rows, to_device
 from wellread.reading.spans import cite

@@ -18,7 +18,8 @@ from tqdm import tqdm
 
 from wellread.evaluation.language import TextScores
 from wellread.evaluation.overlap import overlap_shares
-from wellread.model import Model, precision_dtype
+from wellread.model import Model
+from wellread.nn.precision import precision_dtype
 from wellread.nn.tokenizers import Tokenizer
 from wellread.reading.batching import to_device
 from wellread.retrieval.chunk_database import fingerprint_of

@@ -17,8 +17,9 @@ import torch
 from wellread.config import to_mapping
 from wellread.memory.fingerprint import check
 from wellread.memory.store import Memory
-from wellread.model import Model, load_model, precision_dtype
+from wellread.model import Model, load_model
 from wellread.nn import checkpoints
+from wellread.nn.precision import precision_dtype
 from wellread.reading.batching import to_device
 from wellread.reading.frame import pad_rows
 from wellread.types import Passage

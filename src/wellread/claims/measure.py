@@ -16,7 +16,8 @@ from wellread.evaluation.flops import count_flops
 from wellread.evaluation.metrics import exact_match
 from wellread.memory.fingerprint import check
 from wellread.memory.store import Memory
-from wellread.model import Model, precision_dtype
+from wellread.model import Model
+from wellread.nn.precision import precision_dtype
 from wellread.reading.batching import CandidateRow, batch_candidates, to_device
 from wellread.training.candidates import Finder
 from wellread.training.config import DevConfig

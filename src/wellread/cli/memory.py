@@ -240,11 +240,19 @@ def _index_options(memory: Memory, model: Model) -> dict[str, Any]:
 
     index = _index_inside(memory)
     if index is None or not index.of_a_model:
-        return {} if index is None else to_mapping(index.options)
+        return {} if index is None else _options_as_built(memory, index)
     encoder = model_encoder(model, memory=memory, name=index.options.encoder)
     index.use_encoder(encoder)
     index.own_encoder()
     return {**to_mapping(index.options), "encoder": encoder}
+
+
+def _options_as_built(memory: Memory, index: Retriever) -> dict[str, Any]:
+    """The options of an index inside a memory, read in the precision of the memory where it is read by itself."""
+    from wellread.config import to_mapping
+
+    reading = {"reading": memory.manifest.build.precision or "fp32"} if index.reads else {}
+    return {**to_mapping(index.options), **reading}
 
 
 def _in_step(memory: Memory) -> bool:
@@ -266,7 +274,6 @@ def _follow(
 ) -> None:
     """Bring the search index inside the memory after a change of its passages. in_step: what `_in_step` said before it.
     options: to build it again with, its own without."""
-    from wellread.config import to_mapping
     from wellread.pipeline import INDEX_FOLDER
     from wellread.retrieval import RETRIEVERS
 
@@ -281,7 +288,7 @@ def _follow(
             index.add(passage for group in groups for passage in memory.passages(group))
     else:
         say("the index does not hold the passages of the memory; building it again")
-        options = to_mapping(index.options) if options is None else options
+        options = _options_as_built(memory, index) if options is None else options
         RETRIEVERS[index.name].build(memory, memory.path / INDEX_FOLDER, overwrite=True, **options)
 
 

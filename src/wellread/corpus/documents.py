@@ -8,6 +8,7 @@ from typing import Any
 
 __all__ = [
     "ID_KEYS",
+    "INSTALL",
     "TEXT_KEYS",
     "TITLE_KEYS",
     "Document",
@@ -18,6 +19,8 @@ __all__ = [
     "first_of",
 ]
 
+# Brings what PDF and Word files are read with.
+INSTALL = "pip install 'wellread[documents]'"
 ID_KEYS = ("id", "_id", "pid", "docid", "doc_id", "passage_id", "wikipedia_id")
 TITLE_KEYS = ("title", "wikipedia_title")
 TEXT_KEYS = ("text", "passage", "contents", "content", "body", "abstract")

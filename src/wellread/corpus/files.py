@@ -15,7 +15,7 @@ from typing import Any
 
 from wellread.corpus.documents import Problem
 
-__all__ = ["MAX_LINE", "Line", "clean", "peek_text", "read_bytes", "read_lines", "read_text"]
+__all__ = ["MAX_LINE", "Line", "clean", "peek_text", "read_bytes", "read_lines", "read_text", "read_whole"]
 
 PIECE = 1 << 16
 MAX_LINE = 1 << 28  # bytes; a longer line is passed over without being held in memory
@@ -60,6 +60,13 @@ def read_bytes(path: Path) -> Iterator[bytes | Problem]:
                 yield from _unpack(iter(lambda: file.read(PIECE), b""), make, str(path))
     except OSError as error:
         yield Problem(str(path), 0, f"cannot be read: {error.strerror or error}")
+
+
+def read_whole(path: Path) -> tuple[bytes, list[Problem]]:
+    """All unpacked bytes of a file, and the problems met, which leave them incomplete."""
+    parts = list(read_bytes(path))
+    whole = b"".join(part for part in parts if not isinstance(part, Problem))
+    return whole, [part for part in parts if isinstance(part, Problem)]
 
 
 def read_lines(path: Path, *, blank: bool = False, longest: int | None = None) -> Iterator[Line | Problem]:

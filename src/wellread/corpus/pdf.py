@@ -12,15 +12,14 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from wellread.corpus.documents import Document, Problem
-from wellread.corpus.files import clean, read_bytes
+from wellread.corpus.documents import INSTALL, Document, Problem
+from wellread.corpus.files import clean, read_whole
 
 if TYPE_CHECKING:
     from pypdf import PdfReader
 
-__all__ = ["INSTALL", "read_pdf"]
+__all__ = ["read_pdf"]
 
-INSTALL = "pip install 'wellread[documents]'"
 # A word cut at the end of a line; what goes on with a capital or a figure was written with its hyphen.
 _HYPHEN = re.compile(r"(?<=[^\W\d_])[-\u00ad\u2010][^\S\n]*\n(?=[a-zß-öø-ÿ])|\u00ad")
 # Letters that are drawn as one, which no search and no vocabulary knows: "fi", "ffl" and their like.
@@ -38,16 +37,14 @@ def read_pdf(path: Path) -> Iterator[Document | Problem]:
     if find_spec("pypdf") is None:
         yield Problem(str(path), 0, f"is a PDF, and pypdf is not installed; run: {INSTALL}")
         return
-    parts = list(read_bytes(path))
-    problems = [part for part in parts if isinstance(part, Problem)]
-    yield from problems or _pages(path, b"".join(parts))
+    raw, problems = read_whole(path)
+    yield from problems or _pages(path, raw)
 
 
 def _pages(path: Path, raw: bytes) -> Iterator[Document | Problem]:
     from pypdf.errors import DependencyError, DeprecationError, PyPdfError
 
     broken = (PyPdfError, DeprecationError, *_BROKEN)
-
     with _silent():
         try:
             reader = _opened(raw)

@@ -10,13 +10,12 @@ from xml.parsers.expat import ExpatError
 from zipfile import BadZipFile
 from zlib import error as BadPacking
 
-from wellread.corpus.documents import Document, Problem
-from wellread.corpus.files import read_bytes
+from wellread.corpus.documents import INSTALL, Document, Problem
+from wellread.corpus.files import read_whole
 from wellread.corpus.pages import documents_of_html
 
-__all__ = ["INSTALL", "read_word"]
+__all__ = ["read_word"]
 
-INSTALL = "pip install 'wellread[documents]'"
 TITLE = "p[style-name='Title'] => h1:fresh"
 # What zipfile, the XML parser and mammoth raise where a file does not hold what it promises.
 _BROKEN = (
@@ -43,14 +42,13 @@ def read_word(path: Path) -> Iterator[Document | Problem]:
         return
     import mammoth
 
-    raw = list(read_bytes(path))
-    problems = [part for part in raw if isinstance(part, Problem)]
+    raw, problems = read_whole(path)
     if problems:
         yield from problems
         return
     try:
         made = mammoth.convert_to_html(
-            io.BytesIO(b"".join(raw)),
+            io.BytesIO(raw),
             convert_image=mammoth.images.img_element(lambda picture: {}),
             style_map=TITLE,
         )

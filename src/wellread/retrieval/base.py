@@ -28,7 +28,7 @@ class Retriever(ABC):
     Options: ClassVar[type]
     of_a_model: ClassVar[bool] = False
     """Whether it searches keys that a model makes, which `build` is then given as `encoder`."""
-    reads: ClassVar[bool] = False
+    reads: bool = False
     """Whether an encoder that is nobody's model reads the passages, in the precision of the option `reading`."""
 
     @classmethod

@@ -15,7 +15,6 @@ Folder of the keys of a ChunkTexts, inside its folder: keys/{keys.json, keys.bin
 from __future__ import annotations
 
 import hashlib
-import importlib.util
 import time
 from collections.abc import Callable, Sequence
 from functools import cached_property
@@ -28,7 +27,7 @@ from tqdm import tqdm
 from wellread.config import require
 from wellread.retrieval.blocks import Blocks, different, locked, read_json, write_json
 from wellread.retrieval.chunks import ChunkTexts
-from wellread.retrieval.encoders import DEFAULT_ENCODER, INSTALL, PACKAGE, batches_by_length, packaged_folder
+from wellread.retrieval.encoders import DEFAULT_ENCODER, batches_by_length, packaged_folder, require_package
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -200,7 +199,7 @@ def encoder_folder(name: str = DEFAULT_ENCODER) -> Path:
     if name != DEFAULT_ENCODER:
         require(Path(name).is_dir(), f"encoder {name!r} is no folder; give one in hub layout, or {DEFAULT_ENCODER}.")
         return Path(name)
-    require(importlib.util.find_spec(PACKAGE) is not None, f"encoder {name!r} needs the package {PACKAGE}; {INSTALL}")
+    require_package(name)
     return packaged_folder()
 
 

@@ -64,7 +64,7 @@ class PackagedEncoder(_Sentences):
 
     def __init__(self, *, batch_size: int = 64) -> None:
         self.batch_size = batch_size
-        require_dense_packages(self.name)
+        require_package(self.name)
 
     @cached_property
     def _loaded(self) -> tuple[BertEncoder, Tokenizer, int]:
@@ -105,7 +105,7 @@ class SentenceEncoder(_Sentences):
     def __init__(self, name: str, *, batch_size: int = 64) -> None:
         self.name = name
         self.batch_size = batch_size
-        require_dense_packages(name)
+        require_package(name)
 
     @cached_property
     def _model(self) -> Any:
@@ -127,7 +127,7 @@ def batches_by_length(rows: Sequence[Sequence[int]], batch_size: int) -> Iterato
     return (order[start : start + batch_size] for start in range(0, len(order), batch_size))
 
 
-def require_dense_packages(name: str) -> None:
+def require_package(name: str) -> None:
     """ValueError naming the package that is missing to use an encoder."""
     needed = PACKAGE if name == DEFAULT_ENCODER else "sentence_transformers"
     if importlib.util.find_spec(needed) is None:

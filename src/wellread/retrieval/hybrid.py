@@ -48,6 +48,7 @@ class HybridRetriever(Retriever):
 
     def __init__(self, parts: Sequence[Retriever], options: HybridOptions | None = None) -> None:
         self.parts = list(parts)
+        self.reads = any(part.reads for part in self.parts)
         self.options = options or HybridOptions(parts=tuple(part.name for part in parts))
         prints = {part.name: part.fingerprint for part in self.parts}
         if len(set(prints.values())) > 1:

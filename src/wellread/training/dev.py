@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import torch
 
 from wellread.evaluation.metrics import exact_match, f1
-from wellread.model import precision_dtype
+from wellread.nn.precision import precision_dtype
 from wellread.reading.batching import CandidateRow, batch_candidates, to_device
 from wellread.training.processes import Processes
 from wellread.types import Candidates, Question

@@ -20,7 +20,8 @@ import numpy as np
 import torch
 from tqdm import tqdm
 
-from wellread.model import load_model, precision_dtype
+from wellread.model import load_model
+from wellread.nn.precision import precision_dtype
 from wellread.reading.frame import pad_rows
 
 if TYPE_CHECKING:

@@ -26,7 +26,8 @@ import torch
 
 from wellread.memory.fingerprint import check
 from wellread.memory.store import Memory
-from wellread.model import precision_dtype, save_model
+from wellread.model import save_model
+from wellread.nn.precision import precision_dtype
 from wellread.reading.batching import to_device
 from wellread.training.data import Example, collate
 from wellread.training.dev import DevQuestions

@@ -21,7 +21,8 @@ import torch
 from torch import Tensor, nn
 from tqdm import tqdm
 
-from wellread.model import Model, precision_dtype, save_model
+from wellread.model import Model, save_model
+from wellread.nn.precision import precision_dtype
 from wellread.reading.batching import to_device
 from wellread.training.checkpoint import (
     RunLog,

@@ -24,7 +24,7 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
-from wellread.model import precision_dtype
+from wellread.nn.precision import precision_dtype
 from wellread.reading.frame import pad_rows
 from wellread.retrieval.sharded import Found, ShardedSearch
 from wellread.training.candidates import read_kept, write_kept
