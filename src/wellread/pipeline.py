@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 from pathlib import Path
 from statistics import fmean
 from typing import TYPE_CHECKING, Any
 
 import torch
-from tqdm import tqdm
 
+from wellread.bars import progress_bar
 from wellread.corpus.store import Corpus
 from wellread.evaluation.confidence import Confidence
 from wellread.evaluation.cost import Stopwatch
@@ -24,6 +25,7 @@ from wellread.nn.precision import precision_dtype
 from wellread.pictures import Pictures
 from wellread.reading.batching import CandidateRow, batch_candidates, take_rows, to_device
 from wellread.reading.spans import cite
+from wellread.reading.verbatim import Vocabulary
 from wellread.retrieval import open_index
 from wellread.token_encoder import model_encoder
 from wellread.types import Answer, Candidates, Inputs, Passage, Probe, Question
@@ -42,7 +44,8 @@ class Pipeline:
 
     memory: stored tokens and states; without one, passages come from `corpus` and are read from scratch.
     precision: of the reading, "fp32" or "bf16" (twice as fast where the processor knows it). confidence: how sure
-    to be of an answer, where the model was calibrated.
+    to be of an answer, where the model was calibrated. verbatim: write only what stands word for word in a passage
+    that was read to the end.
     """
 
     model: Model
@@ -51,6 +54,7 @@ class Pipeline:
     corpus: Corpus | None = None
     precision: str = "fp32"
     confidence: Confidence | None = None
+    verbatim: bool = False
 
     def __post_init__(self) -> None:
         precision_dtype(self.precision)
@@ -211,6 +215,7 @@ class Pipeline:
                         max_tokens=frame.config.answer_tokens,
                         num_beams=num_beams,
                         reading=reading,
+                        vocabulary=self._vocabulary,
                     )
             with watch("explain"):
                 shares = system.shares(reading, written, candidates)
@@ -240,6 +245,11 @@ class Pipeline:
             for index in range(len(found))
         ]
 
+    @cached_property
+    def _vocabulary(self) -> Vocabulary | None:
+        """What holds answers to the words of passages; None where they need not be verbatim."""
+        return Vocabulary.of(self.model.frame.tokenizer) if self.verbatim else None
+
     def _precision(self) -> torch.autocast:
         dtype = precision_dtype(self.precision)
         return torch.autocast(self.model.device.type, dtype=dtype, enabled=dtype is not None)
@@ -258,7 +268,7 @@ class Pipeline:
         if batch_size < 1:
             raise ValueError(f"batch_size={batch_size}; it must be at least 1.")
         questions = list(questions)
-        with tqdm(total=len(questions), desc="answer", disable=None if progress else True, unit="question") as bar:
+        with progress_bar(total=len(questions), desc="answer", shown=progress, unit="question") as bar:
             for start in range(0, len(questions), batch_size):
                 some = slice(start, start + batch_size)
                 given = None if candidates is None else candidates[some]
@@ -348,13 +358,15 @@ def open_pipeline(
     options: Mapping[str, Any] | None = None,
     precision: str = "fp32",
     pictures: str | Path | None = None,
+    verbatim: bool = False,
 ) -> Pipeline:
     """Open what `ask` and `eval` need from folders.
 
     index: a search index; without one, the index inside the memory. system, options: read the same weights as
     another system or with other options. precision: of the reading, "fp32" or "bf16". The confidence beside a
     model's weights is used where it was fitted on answers of the same system. pictures: folder of the pictures of
-    questions and passages, for systems that read them; without one, that of the corpus.
+    questions and passages, for systems that read them; without one, that of the corpus. verbatim: write only what
+    stands word for word in a passage that was read.
     """
     if memory is None and corpus is None:
         raise ValueError(_NOTHING_TO_READ)
@@ -372,4 +384,12 @@ def open_pipeline(
         if index is None or not (index / "index.json").is_file():
             raise ValueError("no search index was given; build one with wellread index and pass --index DIR.")
     confidence = None if isinstance(model, Model) else Confidence.load(model_path(model), system=loaded.name)
-    return Pipeline(loaded, open_index(index), memory=store, corpus=texts, precision=precision, confidence=confidence)
+    return Pipeline(
+        loaded,
+        open_index(index),
+        memory=store,
+        corpus=texts,
+        precision=precision,
+        confidence=confidence,
+        verbatim=verbatim,
+    )

@@ -14,8 +14,8 @@ from pathlib import Path
 import numpy as np
 import torch
 from torch import Tensor
-from tqdm import tqdm
 
+from wellread.bars import progress_bar
 from wellread.evaluation.language import TextScores
 from wellread.evaluation.overlap import overlap_shares
 from wellread.model import Model
@@ -185,7 +185,7 @@ def score_texts(
     order = np.concatenate([row[row >= 0] for row in windows.numbers] or [np.empty(0, np.int64)])
     nats = np.zeros(len(order), np.float64)
     done = 0
-    with tqdm(total=len(windows), desc="texts", unit=" windows", disable=None if progress else True) as bar:
+    with progress_bar(total=len(windows), desc="texts", unit=" windows", shown=progress) as bar:
         for rows in _parts(windows.numbers, batch_size):
             found = _nats(model, source.batch(rows), source.texts.chunk_tokens, precision)
             found = found[torch.from_numpy(rows >= 0)].numpy()

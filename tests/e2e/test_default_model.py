@@ -40,6 +40,9 @@ def test_verbs_take_it_where_no_model_is_named(wellread, place):
     assert answer["passages"]
     named = wellread(f"ask 'Which is the largest planet?' --memory memory --model {DEFAULT_MODEL} --json").json
     assert named["answer"] == answer["answer"]
+    held = wellread("ask 'Which is the largest planet?' --memory memory --verbatim --json").json
+    assert held["answer"]
+    assert held["quote"] is not None
     report = wellread("eval --memory memory --questions questions.jsonl --json").json
     assert (report["n"], report["system"]) == (2, "glimmer")
     row = {"id": "pluto", "title": "Pluto", "text": "Pluto is a dwarf with a heart of ice."}

@@ -11,7 +11,7 @@ SOURCE = Path(wellread.__file__).parent
 STEPS = ("corpus", "memory", "retrieval", "reading", "evaluation")
 # Lowest first; parts of one floor do not use each other unless listed in NEIGHBOURS.
 FLOORS = [
-    ("types", "registry", "config"),
+    ("types", "registry", "config", "bars", "locking"),
     ("nn", "losses", "data"),
     ("pictures",),
     STEPS,

@@ -11,10 +11,11 @@ import numpy as np
 import pytest
 import torch
 
+from wellread.locking import locked
 from wellread.memory import table
 from wellread.memory.build import memorize
 from wellread.memory.fingerprint import Fingerprint
-from wellread.memory.manifest import Manifest, locked
+from wellread.memory.manifest import Manifest
 from wellread.memory.rows import Encoded
 from wellread.memory.store import Memory
 from wellread.types import Passage

@@ -9,6 +9,7 @@ import sys
 import pytest
 
 from wellread import retrieval
+from wellread.locking import locked
 from wellread.retrieval import RETRIEVERS, default_retriever, open_index
 from wellread.retrieval.lexical import LexicalRetriever
 from wellread.types import Passage, Probe
@@ -40,6 +41,20 @@ def test_an_index_is_not_overwritten_by_accident(tmp_path):
     with pytest.raises(ValueError, match="already holds an index; give another directory or overwrite"):
         LexicalRetriever.build(PASSAGES, tmp_path / "index")
     LexicalRetriever.build(PASSAGES[:1], tmp_path / "index", overwrite=True)
+    assert len(open_index(tmp_path / "index")) == 1
+
+
+def test_an_index_is_changed_by_one_process_at_a_time(tmp_path):
+    index = LexicalRetriever.build(PASSAGES, tmp_path / "index")
+    busy = pytest.raises(ValueError, match=r"another process is changing .*index; wait for it to end")
+    with locked(tmp_path / "index"):
+        for change in (lambda: index.add([Passage("c", "glass tower")]), lambda: index.delete(["a"]), index.compact):
+            with busy:
+                change()
+        with busy:
+            LexicalRetriever.build(PASSAGES, tmp_path / "index", overwrite=True)
+    assert [len(index), len(open_index(tmp_path / "index"))] == [2, 2]
+    index.delete(["a"])
     assert len(open_index(tmp_path / "index")) == 1
 
 

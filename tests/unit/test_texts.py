@@ -12,6 +12,7 @@ import pytest
 import torch
 
 from wellread.evaluation.language import bits_difference, bits_per_byte, by_overlap
+from wellread.locking import locked
 from wellread.model import build_model, load_model
 from wellread.nn.tokenizers import Tokenizer, train_tokenizer
 from wellread.retrieval.chunk_database import fingerprint_of
@@ -258,6 +259,14 @@ def test_a_run_over_texts_resumes_and_learns(folder, tmp_path):
     dev = [row["dev"]["bits_per_byte"] for row in losses if "dev" in row]
     assert dev[-1] == pytest.approx(whole.best)
     assert json.loads((tmp_path / "whole" / "recipe.json").read_text())["recipe"]["texts"]["k"] == K
+
+
+def test_a_run_is_trained_by_one_process_at_a_time(folder, tmp_path):
+    given = recipe_of(folder)
+    with locked(tmp_path / "run"), pytest.raises(ValueError, match=r"another process is changing .*run; wait"):
+        run_recipe(parse_recipe(given), tmp_path / "run", progress=False)
+    assert not (tmp_path / "run" / "recipe.json").exists()
+    assert run_recipe(parse_recipe(given), tmp_path / "run", progress=False).finished
 
 
 def test_fitting_leaves_the_reader_as_it_was(folder, model, tmp_path):

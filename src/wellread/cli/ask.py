@@ -49,7 +49,7 @@ def command(
       wellread ask "Which planet is the largest?" --model model --memory memory
       wellread ask --questions questions.txt --model model --memory memory --json
       wellread ask --model model --memory memory
-      wellread ask "Which planet is the largest?" --model model --memory memory --min-confidence 0.5
+      wellread ask "Which planet is the largest?" --model model --memory memory --min-confidence 0.5 --verbatim
       wellread ask --image flag.png "What is its capital?" --model reveal --memory memory --pictures pictures
     """
     if question is not None and file is not None:

@@ -318,12 +318,12 @@ def overlap(chunks: Path, database: Path, lists: Path | None, k: int | None, out
 
 def _overlaps(texts: ChunkTexts, source: ChunkTexts, found: Neighbours, k: int) -> np.ndarray:
     import numpy as np
-    from tqdm import tqdm
 
+    from wellread.bars import progress_bar
     from wellread.evaluation.overlap import overlap_shares
 
     parts = []
-    for first in tqdm(range(0, texts.num_chunks, OVERLAPPED), desc="overlap", disable=None):
+    for first in progress_bar(range(0, texts.num_chunks, OVERLAPPED), desc="overlap"):
         numbers = np.arange(first, min(first + OVERLAPPED, texts.num_chunks))
         tokens, mask = texts.values(numbers, parts=1)
         values, real = source.values(found.of(numbers)[0][:, :k])

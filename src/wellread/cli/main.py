@@ -10,6 +10,8 @@ from difflib import get_close_matches
 
 import click
 
+from wellread.cli.allocation import keep_freed_memory
+
 __all__ = ["VERBS", "app", "main"]
 
 VERBS: dict[str, tuple[str, str]] = {
@@ -97,6 +99,7 @@ def app(ctx: click.Context, debug: bool) -> None:
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run the command. A user error is one line on stderr and exit code 2."""
+    keep_freed_memory()
     arguments = list(sys.argv[1:] if arguments is None else arguments)
     debug = "--debug" in arguments
     arguments = [argument for argument in arguments if argument != "--debug"]

@@ -35,6 +35,7 @@ _OPTIONS = (
     click.option("--set", "settings", multiple=True, metavar="KEY=VALUE", help="Change an option of the system."),
     click.option("--top-k", default=20, show_default=True, help="Passages retrieved and read."),
     click.option("--precision", default="fp32", show_default=True, help="fp32, or bf16 where the processor knows it."),
+    click.option("--verbatim", is_flag=True, help="Answer only in words that stand together in a passage."),
     click.option("--beams", default=1, show_default=True, type=POSITIVE, help="Beam width; 1 is greedy."),
 )
 
@@ -53,7 +54,7 @@ def opened(choice: Mapping[str, Any]) -> Pipeline:
 
     places = {name: choice[name] for name in ("model", "memory", "corpus", "index", "system", "pictures")}
     options = parse_settings(choice["settings"])
-    pipeline = open_pipeline(**places, options=options, precision=choice["precision"])
+    pipeline = open_pipeline(**places, options=options, precision=choice["precision"], verbatim=choice["verbatim"])
     if pipeline.model.system.continues:
         raise ValueError(
             f"{pipeline.model.name} continues texts and answers no questions; use wellread continue, or wellread eval "

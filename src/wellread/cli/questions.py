@@ -166,9 +166,9 @@ def _counted(tokenizer: str | None) -> Callable[[str], int] | None:
 
 
 def _shown(questions: Iterable[Question], total: int | None) -> Iterator[Question]:
-    from tqdm import tqdm
+    from wellread.bars import progress_bar
 
-    return iter(tqdm(questions, total=total, unit=" questions", disable=None))  # None: only on a terminal
+    return iter(progress_bar(questions, total=total, unit=" questions"))
 
 
 def _tell(report: Any, out: str, seconds: float, as_json: bool, **more: str) -> None:

@@ -131,9 +131,9 @@ def _without_problems(found: Iterator[Document | Problem], report: IngestReport,
 def _progress(documents: Iterator[tuple[Document, bool]], shown: bool) -> Iterator[tuple[Document, bool]]:
     if not shown:
         return documents
-    from tqdm import tqdm
+    from wellread.bars import progress_bar
 
-    return iter(tqdm(documents, unit=" documents", disable=None))  # None: only where stderr is a terminal
+    return iter(progress_bar(documents, unit=" documents"))
 
 
 def _nothing(sources: Sequence[Path], report: IngestReport) -> str:

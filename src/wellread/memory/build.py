@@ -13,8 +13,9 @@ import pyarrow as pa
 import torch
 from safetensors.torch import save
 from torch import Tensor
-from tqdm import tqdm
 
+from wellread.bars import Bar, progress_bar
+from wellread.locking import locked
 from wellread.memory import rows, table
 from wellread.memory.codecs import CODECS, Codec
 from wellread.memory.fingerprint import Fingerprint
@@ -25,7 +26,6 @@ from wellread.memory.manifest import (
     BuildOptions,
     Manifest,
     file_sum,
-    locked,
     now,
     write_atomically,
     writing,
@@ -102,7 +102,7 @@ def memorize(
         resumed_from = manifest.passages
         if total is None and hasattr(passages, "__len__"):
             total = len(passages)
-        with tqdm(total=total, initial=resumed_from, unit="passage", disable=None if progress else True) as bar:
+        with progress_bar(total=total, initial=resumed_from, unit="passage", shown=progress) as bar:
             manifest = _fill(iter(passages), encode, directory, manifest, bar)
     seconds = time.perf_counter() - start
     rate = (manifest.passages - resumed_from) / seconds
@@ -250,7 +250,7 @@ def _resume(directory: Path, fingerprint: Fingerprint, codec: str, dim: int | No
         return table.recover(directory, manifest)
 
 
-def _fill(passages: Iterator[Passage], encode: Encode, directory: Path, manifest: Manifest, bar: tqdm) -> Manifest:
+def _fill(passages: Iterator[Passage], encode: Encode, directory: Path, manifest: Manifest, bar: Bar) -> Manifest:
     """Encode and commit what is not stored yet."""
     seen = _skip_stored(passages, directory, manifest)
     codec = load_codec(directory, manifest)
@@ -301,7 +301,7 @@ def _words(passage: Passage) -> tuple[str, str, str, str]:
 
 
 def encode_rows(
-    passages: Sequence[Passage], encode: Encode, codec: Codec | None, manifest: Manifest, bar: tqdm
+    passages: Sequence[Passage], encode: Encode, codec: Codec | None, manifest: Manifest, bar: Bar
 ) -> list[pa.RecordBatch]:
     """Rows of passages, in their order. Passages of alike length share a batch, within chunks of 8 batches.
 

@@ -7,12 +7,13 @@ from collections.abc import Collection, Iterable
 from dataclasses import dataclass
 
 import torch
-from tqdm import tqdm
 
+from wellread.bars import progress_bar
+from wellread.locking import locked
 from wellread.memory import table
 from wellread.memory.build import Encode, encode_rows
 from wellread.memory.fingerprint import Fingerprint, check
-from wellread.memory.manifest import Manifest, locked, writing
+from wellread.memory.manifest import Manifest, writing
 from wellread.memory.rows import batched
 from wellread.memory.store import Memory
 from wellread.types import Passage
@@ -121,7 +122,7 @@ def _edit(
             raise ValueError(f"memory {memory.path} is not finished; run `wellread memorize` to its end first.")
         memory.refresh()
         wanted, unchanged = _changes(memory, passages, replacing)
-        with tqdm(total=len(wanted), unit="passage", disable=None if progress else True) as bar:
+        with progress_bar(total=len(wanted), unit="passage", shown=progress) as bar:
             for group in batched(wanted, manifest.build.commit_every):
                 batches = encode_rows(group, encode, memory.codec, manifest, bar)
                 old = [item.id for item in group] if replacing else []

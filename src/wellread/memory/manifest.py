@@ -28,7 +28,6 @@ __all__ = [
     "FileSum",
     "Manifest",
     "file_sum",
-    "locked",
     "now",
     "write_atomically",
     "writing",
@@ -183,22 +182,6 @@ def write_atomically(path: Path, content: bytes) -> None:
         file.flush()
         os.fsync(file.fileno())
     os.replace(beside, path)
-
-
-@contextmanager
-def locked(directory: Path) -> Iterator[None]:
-    """Hold the memory for writing; ValueError if another process does. A killed process lets go by itself."""
-    from filelock import FileLock, Timeout
-
-    lock = FileLock(directory / ".lock", timeout=0)
-    try:
-        lock.acquire()
-    except Timeout as error:
-        raise ValueError(f"another process is changing {directory}; wait for it to end, or end it.") from error
-    try:
-        yield
-    finally:
-        lock.release()
 
 
 @contextmanager

@@ -15,10 +15,11 @@ import pyarrow as pa
 import torch
 from torch import Tensor
 
+from wellread.locking import locked
 from wellread.memory import rows, table
 from wellread.memory.codecs import CODECS, Codec
 from wellread.memory.fingerprint import Fingerprint
-from wellread.memory.manifest import CODEC_FILE, Manifest, file_sum, locked, writing
+from wellread.memory.manifest import CODEC_FILE, Manifest, file_sum, writing
 from wellread.types import Passage
 
 __all__ = ["Memory", "MemoryRows", "load_codec"]

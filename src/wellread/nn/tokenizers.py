@@ -65,6 +65,9 @@ _PROBES = (
     "unbelievably well-read (re-read) e.g. U.S.A. #1 @home",
 )
 
+# What a token that opens a word begins with, by the decoder that takes it away again.
+_OPENS = {hub.decoders.Metaspace: "\u2581", hub.decoders.ByteLevel: "\u0120"}
+
 
 class Tokenizer:
     """A tokenizer of the hub's tokenizer.json kind.
@@ -133,6 +136,23 @@ class Tokenizer:
     def token_id(self, token: str) -> int | None:
         """The id of a token of the vocabulary by its exact spelling, or None."""
         return self._backend.token_to_id(token)
+
+    def special_ids(self) -> list[int]:
+        """The ids that stand for no text: start, end, padding, unknown, marks, sentinels."""
+        roles = (self.start, self.end, self.pad, self.unknown, self.cls, self.sep, self.mask)
+        return sorted({number for number in (*roles, *self.sentinels) if number is not None})
+
+    def word_parts(self) -> list[bool]:
+        """Per id, whether the token goes on with the word of the token before it; False for bytes, which don't tell."""
+        found = [False] * self.vocab_size
+        model, opens = self._backend.model, _OPENS.get(type(self._backend.decoder))
+        prefix = model.continuing_subword_prefix if isinstance(model, hub.models.WordPiece) else None
+        for token, number in self._vocabulary().items():
+            if prefix:
+                found[number] = token.startswith(prefix)
+            elif opens:
+                found[number] = token[0].isalnum() and token[0] != opens
+        return found
 
     @cached_property
     def fingerprint(self) -> str:
@@ -216,6 +236,9 @@ class ByteTokenizer(Tokenizer):
         widths = [[len(character.encode("utf8")) for character in text] for text in texts]
         starts = [[place for place, width in enumerate(row) for _ in range(width)] for row in widths]
         return list(zip(self._encode(list(texts)), starts))
+
+    def word_parts(self) -> list[bool]:
+        return [False] * self.vocab_size
 
     def _vocabulary(self) -> dict[str, int]:
         return {"bytes": self.offset}

@@ -69,8 +69,7 @@ def build_features(path: str | Path, encoder: ImageEncoder, *, progress: bool = 
 
     ValueError where a picture cannot be decoded, which is named.
     """
-    from tqdm import tqdm
-
+    from wellread.bars import progress_bar
     from wellread.pictures.store import open_image
 
     started = time.perf_counter()
@@ -80,7 +79,7 @@ def build_features(path: str | Path, encoder: ImageEncoder, *, progress: bool = 
     resumed, names = about.done, store.ids()[about.done :]
     files = {name: _reopened(folder / f"{name}.bin", about.done * size) for name, size in _row_bytes(about).items()}
     try:
-        with tqdm(total=len(store), initial=resumed, unit="picture", disable=None if progress else True) as bar:
+        with progress_bar(total=len(store), initial=resumed, unit="picture", shown=progress) as bar:
             for count, start in enumerate(range(0, len(names), BATCH), 1):
                 some = names[start : start + BATCH]
                 seen = encoder([open_image(store.bytes(name), name=name) for name in some])

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any, ClassVar, Self
 
 from wellread.config import from_mapping
+from wellread.locking import locked
 from wellread.types import Candidates, Passage, Probe
 
 __all__ = ["Retriever", "words_of"]
@@ -37,10 +38,11 @@ class Retriever(ABC):
 
         overwrite: replace the index that is in `out`; without it a finished index is refused.
         options: the fields of `cls.Options`. Errors: ValueError for unknown or bad options, a used directory,
-        and passages that share an id.
+        one that another process writes, and passages that share an id.
         """
         chosen = from_mapping(cls.Options, options, where=cls.name)
-        return cls._build(passages, Path(out), chosen, overwrite)
+        with locked(Path(out)):
+            return cls._build(passages, Path(out), chosen, overwrite)
 
     @classmethod
     @abstractmethod

@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-__all__ = ["Blocks", "different", "locked", "read_json", "write_json"]
+__all__ = ["Blocks", "different", "read_json", "write_json"]
 
 
 class Blocks:
@@ -108,23 +107,6 @@ def write_json(path: Path, value: Mapping[str, Any]) -> None:
     draft = path.with_name(path.name + ".new")
     draft.write_text(json.dumps(value, indent=1, ensure_ascii=False) + "\n", encoding="utf8")
     os.replace(draft, path)
-
-
-@contextmanager
-def locked(path: Path) -> Iterator[None]:
-    """Make the folder and hold it for writing; ValueError where another process does. A killed one lets go."""
-    from filelock import FileLock, Timeout
-
-    path.mkdir(parents=True, exist_ok=True)
-    lock = FileLock(path / ".lock", timeout=0)
-    try:
-        lock.acquire()
-    except Timeout as error:
-        raise ValueError(f"another process is writing {path}; wait for it to end, or end it.") from error
-    try:
-        yield
-    finally:
-        lock.release()
 
 
 def _bytes(described: Mapping[str, Any]) -> int:

@@ -18,10 +18,11 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from tqdm import tqdm
 
+from wellread.bars import progress_bar
 from wellread.config import require
-from wellread.retrieval.blocks import different, locked, read_json, write_json
+from wellread.locking import locked
+from wellread.retrieval.blocks import different, read_json, write_json
 from wellread.retrieval.chunk_keys import AGAIN, Keys
 from wellread.retrieval.encoders import INSTALL
 
@@ -147,7 +148,7 @@ def build_index(keys: Keys, folder: str | Path, options: IndexOptions | None = N
                 if not (path / "trained.faiss").is_file():
                     _write(_trained(keys, lists, options), path / "trained.faiss")
                 starts = range(0, len(keys), options.shard_rows)
-                for number, start in enumerate(tqdm(starts, desc="index", unit=" shards", disable=None)):
+                for number, start in enumerate(progress_bar(starts, desc="index", unit=" shards")):
                     file = path / f"shard-{number:05d}.faiss"
                     if not file.is_file():
                         shard = faiss.read_index(str(path / "trained.faiss"))
@@ -170,9 +171,7 @@ def _trained(keys: Keys, lists: int, options: IndexOptions) -> Any:
     draw = np.random.default_rng(options.seed)
     rows = np.sort(draw.choice(len(keys), min(len(keys), PER_LIST * lists), replace=False))
     sample = np.ascontiguousarray(keys[rows])
-    with tqdm(
-        desc=f"{lists} lists of {len(sample):,} keys", total=1, bar_format="{desc} {elapsed}", disable=None
-    ) as bar:
+    with progress_bar(desc=f"{lists} lists of {len(sample):,} keys", total=1, bar_format="{desc} {elapsed}") as bar:
         index.train(sample)
         bar.update()
     return index

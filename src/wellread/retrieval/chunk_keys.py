@@ -22,10 +22,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from tqdm import tqdm
 
+from wellread.bars import progress_bar
 from wellread.config import require
-from wellread.retrieval.blocks import Blocks, different, locked, read_json, write_json
+from wellread.locking import locked
+from wellread.retrieval.blocks import Blocks, different, read_json, write_json
 from wellread.retrieval.chunks import ChunkTexts
 from wellread.retrieval.encoders import DEFAULT_ENCODER, batches_by_length, packaged_folder, require_package
 
@@ -295,7 +296,7 @@ def _fill(blocks: Blocks, texts: ChunkTexts, encoder: ChunkEncoder, storage: str
     """Encode the chunks that have no key yet; returns the seconds it took."""
     own = texts.tokenizer_fingerprint == encoder.tokenizer.fingerprint
     start, before = time.perf_counter(), blocks.rows("keys")
-    with tqdm(desc="keys", unit=" chunks", total=texts.num_chunks, initial=before, disable=None) as bar:
+    with progress_bar(desc="keys", unit=" chunks", total=texts.num_chunks, initial=before) as bar:
         for first in range(before, texts.num_chunks, BLOCK):
             numbers = range(first, min(first + BLOCK, texts.num_chunks))
             if own:

@@ -29,11 +29,12 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
-from tqdm import tqdm
 
+from wellread.bars import progress_bar
 from wellread.config import require
+from wellread.locking import locked
 from wellread.nn.tokenizers import Tokenizer
-from wellread.retrieval.blocks import Blocks, different, locked, read_json, write_json
+from wellread.retrieval.blocks import Blocks, different, read_json, write_json
 from wellread.types import Passage
 
 __all__ = ["CHUNK_TOKENS", "ChunkTexts", "Document", "documents_of", "write_chunks"]
@@ -281,7 +282,7 @@ def _fill(blocks: Blocks, documents: Iterable[Document], tokenizer: Tokenizer, c
     dtype = np.uint16 if tokenizer.vocab_size <= 1 << 16 else np.int32
     seen, digest = set(), hashlib.blake2b(digest_size=16)
     there = list(blocks.blocks)
-    with tqdm(desc="chunks", unit=" documents", total=total, disable=None) as bar:
+    with progress_bar(desc="chunks", unit=" documents", total=total) as bar:
         for number, group in enumerate(_groups(documents)):
             for document in group:
                 require(document.id not in seen, f"document {document.id!r} comes twice; put its passages together.")

@@ -14,8 +14,8 @@ from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
-from tqdm import tqdm
 
+from wellread.bars import progress_bar
 from wellread.config import require
 from wellread.retrieval.catalog import CatalogWriter, in_batches
 from wellread.retrieval.encoded import EncodedRetriever
@@ -126,7 +126,7 @@ class DenseRetriever(EncodedRetriever):
             path, {"encoder": options.encoder, "precision": options.precision, "reading": options.reading}
         )
         catalog = CatalogWriter(path / "catalog.arrow")
-        bar = tqdm(desc="vectors", unit=" passages", disable=None)
+        bar = progress_bar(desc="vectors", unit=" passages")
         for batch in in_batches(passages, BLOCK):
             catalog.write(batch)
             if not progress.done(batch):

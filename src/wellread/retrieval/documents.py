@@ -12,8 +12,8 @@ from typing import Any
 
 import pyarrow as pa
 import pyarrow.compute as pc
-from tqdm import tqdm
 
+from wellread.bars import progress_bar
 from wellread.retrieval.base import Retriever
 from wellread.retrieval.catalog import Catalog
 from wellread.retrieval.hybrid import HybridRetriever
@@ -94,7 +94,7 @@ def search_documents(
     Asks for more passages until there are `top_k` documents or nothing more is found.
     """
     found: list[Candidates] = []
-    with tqdm(total=len(probes), desc="rank", disable=None if progress else True, unit=" questions") as bar:
+    with progress_bar(total=len(probes), desc="rank", shown=progress, unit=" questions") as bar:
         for start in range(0, len(probes), BATCH):
             some = probes[start : start + BATCH]
             if documents is None:

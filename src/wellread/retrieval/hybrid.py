@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any, Self
 
 from wellread.config import from_mapping, require, to_mapping
+from wellread.locking import locked
 from wellread.retrieval import RETRIEVERS, open_index
 from wellread.retrieval.base import Retriever
 from wellread.retrieval.manifest import prepare, read_manifest, write_manifest
@@ -65,10 +66,11 @@ class HybridRetriever(Retriever):
         # The parts read the passages one after the other; an iterator could be read only once.
         again = list(passages) if iter(passages) is passages else passages
         out = Path(out)
-        prepare(out, overwrite, expected=chosen.parts)
-        for name, part_options in for_parts.items():
-            RETRIEVERS[name].build(again, out / name, overwrite=True, **part_options)
-        write_manifest(out, {"retriever": cls.name, "options": to_mapping(chosen)})
+        with locked(out):
+            prepare(out, overwrite, expected=chosen.parts)
+            for name, part_options in for_parts.items():
+                RETRIEVERS[name].build(again, out / name, overwrite=True, **part_options)
+            write_manifest(out, {"retriever": cls.name, "options": to_mapping(chosen)})
         return cls.open(out)
 
     @classmethod

@@ -21,8 +21,8 @@ from typing import Any, Literal
 
 import numpy as np
 import pyarrow as pa
-from tqdm import tqdm
 
+from wellread.bars import progress_bar
 from wellread.config import require
 from wellread.retrieval.base import words_of
 from wellread.retrieval.catalog import CatalogWriter, in_batches
@@ -196,7 +196,7 @@ class LexicalRetriever(SegmentedRetriever):
         vocabulary: dict[str, int] = {}
         catalog = CatalogWriter(path / "catalog.arrow")
         blocks, lengths, start = [], [], 0
-        with tqdm(desc="words", unit=" passages", disable=None) as bar:
+        with progress_bar(desc="words", unit=" passages") as bar:
             for batch in in_batches(passages, BATCH):
                 catalog.write(batch)
                 block, sizes = _count(batch, options.language, vocabulary)

@@ -9,6 +9,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from wellread.locking import LOCK
+
 __all__ = ["FORMAT", "prepare", "read_manifest", "some", "write_manifest"]
 
 FORMAT = 1
@@ -52,7 +54,7 @@ def prepare(out: Path, overwrite: bool, *, expected: Sequence[str] = ()) -> None
         for path in [*out.glob("segment-*"), *(part for part in parts if (part / "index.json").exists())]:
             shutil.rmtree(path)
     out.mkdir(parents=True, exist_ok=True)
-    fine = {*expected, "index.json.new"}
+    fine = {*expected, "index.json.new", LOCK}
     others = [path.name for path in out.iterdir() if not (path.name in fine or path.name.startswith("segment-"))]
     if others:
         raise ValueError(f"{out} holds {some(others)} but no index; give an empty directory.")

@@ -17,11 +17,12 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from tqdm import tqdm
 
+from wellread.bars import progress_bar
 from wellread.config import require
+from wellread.locking import locked
 from wellread.nn.tokenizers import Tokenizer
-from wellread.retrieval.blocks import Blocks, different, locked, read_json, write_json
+from wellread.retrieval.blocks import Blocks, different, read_json, write_json
 from wellread.retrieval.chunk_database import PROBES, ChunkDatabase, recalled
 from wellread.retrieval.chunk_index import IndexOptions, build_index
 from wellread.retrieval.chunk_keys import ChunkEncoder, Keys, write_keys
@@ -169,7 +170,7 @@ def _fill(blocks: Blocks, texts: ChunkTexts, keys: Keys, database: ChunkDatabase
     """Find the lists that are not there yet; returns the seconds it took."""
     limit, same = options.of(database), database.texts.documents_like(texts)
     start, before = time.perf_counter(), blocks.rows("numbers")
-    with tqdm(desc="neighbours", unit=" chunks", total=texts.num_chunks, initial=before, disable=None) as bar:
+    with progress_bar(desc="neighbours", unit=" chunks", total=texts.num_chunks, initial=before) as bar:
         for first in range(before, texts.num_chunks, BLOCK):
             rows = np.arange(first, min(first + BLOCK, texts.num_chunks))
             own = None if options.own else same[texts.documents(rows)]

@@ -17,6 +17,7 @@ import numpy as np
 import pyarrow.compute as pc
 
 from wellread.config import from_mapping, to_mapping
+from wellread.locking import locked
 from wellread.retrieval.base import Retriever
 from wellread.retrieval.catalog import Catalog
 from wellread.retrieval.manifest import prepare, read_manifest, some, write_manifest
@@ -107,20 +108,21 @@ class SegmentedRetriever(Retriever):
         return self.manifest["fingerprint"]
 
     def add(self, passages: Iterable[Passage]) -> int:
-        path = self._new_segment()
-        try:
-            self._write_segment(passages, path, self.options)
-            catalog = Catalog(path / "catalog.arrow")
-            self._refuse_known(catalog)
-        except BaseException:
-            shutil.rmtree(path)
-            raise
-        if not len(catalog):
-            shutil.rmtree(path)
-            return 0
-        self._commit([*self.manifest["segments"], {"name": path.name, "deleted": None}])
-        self._tidy()
-        return len(catalog)
+        with locked(self.directory):
+            path = self._new_segment()
+            try:
+                self._write_segment(passages, path, self.options)
+                catalog = Catalog(path / "catalog.arrow")
+                self._refuse_known(catalog)
+            except BaseException:
+                shutil.rmtree(path)
+                raise
+            if not len(catalog):
+                shutil.rmtree(path)
+                return 0
+            self._commit([*self.manifest["segments"], {"name": path.name, "deleted": None}])
+            self._tidy()
+            return len(catalog)
 
     def delete(self, ids: Iterable[str]) -> int:
         wanted = list(dict.fromkeys(ids))
@@ -129,17 +131,19 @@ class SegmentedRetriever(Retriever):
         if missing:
             raise ValueError(f"{some(missing)} not in the index; nothing was deleted.")
         rows = [dict(row) for row in self.manifest["segments"]]
-        for row, segment, positions in zip(rows, self.segments, places):
-            gone = positions[positions >= 0]
-            if len(gone):
-                row["deleted"] = f"deleted-{self._number():05d}.npy"
-                np.save(segment.path / row["deleted"], np.append(np.flatnonzero(~segment.alive), gone))
-        self._commit(rows)
+        with locked(self.directory):
+            for row, segment, positions in zip(rows, self.segments, places):
+                gone = positions[positions >= 0]
+                if len(gone):
+                    row["deleted"] = f"deleted-{self._number():05d}.npy"
+                    np.save(segment.path / row["deleted"], np.append(np.flatnonzero(~segment.alive), gone))
+            self._commit(rows)
         return len(wanted)
 
     def compact(self) -> None:
         """Merge everything into one segment and drop what was deleted; results stay the same."""
-        self._merge(0)
+        with locked(self.directory):
+            self._merge(0)
 
     def allowed(self, where: dict[str, Any]) -> list[np.ndarray]:
         """Per segment, [passages] bool: which passages may be found."""

@@ -16,8 +16,8 @@ from statistics import fmean
 from typing import Any, Literal, Protocol
 
 import numpy as np
-from tqdm import tqdm
 
+from wellread.bars import progress_bar
 from wellread.config import require
 from wellread.registry import Registry
 from wellread.retrieval.catalog import CatalogWriter, in_batches
@@ -190,7 +190,7 @@ class TokenRetriever(OwnEncoder, EncodedRetriever):
         made_with = {"encoder": options.encoder, "fingerprint": options.encoder_fingerprint}
         progress = Progress(path, made_with | {"type": options.given_type}, ARRAYS)
         catalog = CatalogWriter(path / "catalog.arrow")
-        with tqdm(desc="token vectors", unit=" passages", disable=None) as bar:
+        with progress_bar(desc="token vectors", unit=" passages") as bar:
             for batch in in_batches(passages, BLOCK):
                 catalog.write(batch)
                 if not progress.done(batch):

@@ -21,6 +21,8 @@ from wellread.types import CandidateBatch, Inputs, Passage, Reading, TrainingBat
 if TYPE_CHECKING:
     from torch import Tensor
 
+    from wellread.reading.verbatim import Vocabulary
+
 __all__ = ["Paper", "Remembered", "Represented", "Search", "System"]
 
 Search = Callable[[Sequence["Tensor"]], CandidateBatch]
@@ -175,8 +177,13 @@ class System(nn.Module, ABC):
         num_beams: int = 1,
         reading: Reading | None = None,
         search: Search | None = None,
+        vocabulary: Vocabulary | None = None,
     ) -> Generated:
-        """Answers. `reading` saves a second `read`; `search` is for systems that retrieve as they write."""
+        """Answers. `reading` saves a second `read`; `search` is for systems that retrieve as they write.
+
+        vocabulary: what tokens are to words; where given, only what stands word for word in a passage that was read
+        is written.
+        """
 
     @abstractmethod
     def shares(self, reading: Reading, written: Generated, candidates: CandidateBatch) -> Tensor:

@@ -16,6 +16,7 @@ from wellread.reading.decoding import Generated, generate
 from wellread.reading.fusion import fuse
 from wellread.reading.keeping import all_columns
 from wellread.reading.pairing import Pairs, attention_mask, join
+from wellread.reading.verbatim import Vocabulary, verbatim
 from wellread.systems.base import Remembered, Search, System
 from wellread.types import CandidateBatch, Inputs, Reading, TrainingBatch
 
@@ -227,6 +228,7 @@ class FusionSystem(System):
         num_beams: int = 1,
         reading: Reading | None = None,
         search: Search | None = None,
+        vocabulary: Vocabulary | None = None,
     ) -> Generated:
         reading = self.read(inputs, candidates) if reading is None else reading
         reader, decoder = self.reader, self.reader.decoder
@@ -236,12 +238,15 @@ class FusionSystem(System):
             states = decoder(tokens, memory, reading.mask, cache=cache)
             return reader.log_probs(states[:, -1:], **copying)[:, 0], cache
 
+        state = decoder.new_cache(memory, reading.mask, target_tokens=max_tokens * num_beams)
+        special = {"start_token": decoder.start_token, "end_token": decoder.end_token, "pad_token": decoder.pad_token}
+        if vocabulary is not None:
+            limits = {"max_tokens": max_tokens, "end_token": decoder.end_token}
+            step, state = verbatim(step, state, reading, vocabulary, **limits)
         return generate(
             step,
-            decoder.new_cache(memory, reading.mask, target_tokens=max_tokens * num_beams),
-            start_token=decoder.start_token,
-            end_token=decoder.end_token,
-            pad_token=decoder.pad_token,
+            state,
+            **special,
             batch=reading.states.shape[0],
             max_tokens=max_tokens,
             num_beams=num_beams,

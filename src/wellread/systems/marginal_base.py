@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 
     from wellread.nn.masked_lm import MaskedReader
     from wellread.nn.span_head import SpanHead
+    from wellread.reading.verbatim import Vocabulary
 
 __all__ = ["MarginalSystem"]
 
@@ -124,8 +125,10 @@ class MarginalSystem(System):
         num_beams: int = 1,
         reading: Reading | None = None,
         search: Search | None = None,
+        vocabulary: Vocabulary | None = None,
     ) -> Generated:
-        """The best span, or the best fill. num_beams changes nothing: all spans are compared."""
+        """The best span, or the best fill. num_beams changes nothing: all spans are compared, and all stand in a
+        passage (`vocabulary`)."""
         reading = self.read(inputs, candidates) if reading is None else reading
         parts, filled = self._columns(reading), self._masks(reading).any(-1).any(-1)
         prior = torch.cat([reading.scores[:, : parts.passages], reading.extras["null"]], dim=1)

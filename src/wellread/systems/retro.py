@@ -47,6 +47,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from wellread.nn.llama import LlamaDecoder
+    from wellread.reading.verbatim import Vocabulary
 
 __all__ = ["Retro", "RetroConfig"]
 
@@ -238,12 +239,15 @@ class Retro(System):
         num_beams: int = 1,
         reading: Reading | None = None,
         search: Search | None = None,
+        vocabulary: Vocabulary | None = None,
     ) -> Generated:
         """Continue the questions; at every border of a chunk `search` is asked for its neighbours.
 
         Without `search`, chunks that are written have no neighbours. `reading` saves nothing here: the neighbours'
         states are not all that is needed to go on.
         """
+        if vocabulary is not None:
+            raise ValueError("RETRO continues a text in words of its own; leave verbatim out.")
         decoder, end = self.decoder, self.reader.end_token
         with torch.no_grad():
             state, running = decoder.begin(*self._begun(inputs), self._near(inputs, candidates)[0])

@@ -10,8 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from tqdm import tqdm
-
+from wellread.bars import progress_bar
 from wellread.retrieval import open_index
 from wellread.retrieval.given import read_run
 from wellread.types import Candidates, Probe, Question
@@ -70,7 +69,7 @@ def seek(
 ) -> list[Candidates]:
     """The best `top_k` of an index for every question, by its words, without the passages hidden from it."""
     found: list[Candidates] = []
-    with tqdm(total=len(questions), desc=f"candidates of {name}", disable=None if progress else True) as bar:
+    with progress_bar(total=len(questions), desc=f"candidates of {name}", shown=progress) as bar:
         for start in range(0, len(questions), BATCH):
             some = questions[start : start + BATCH]
             more = max(len(question.hidden) for question in some)

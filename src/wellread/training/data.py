@@ -15,8 +15,8 @@ from typing import TYPE_CHECKING, Any, Protocol
 import numpy as np
 import torch
 from torch import Tensor
-from tqdm import tqdm
 
+from wellread.bars import progress_bar
 from wellread.corpus.store import Corpus
 from wellread.evaluation.metrics import normalise
 from wellread.reading.batching import CandidateRow, batch_candidates
@@ -143,7 +143,7 @@ class PassageTokens:
         """Frame these passages too; those that are there already cost nothing."""
         wanted = {name: None for name in ids if name not in self._row}
         pieces, lengths = [self._tokens], []
-        with tqdm(total=len(wanted), desc="passages", disable=None if progress else True) as bar:
+        with progress_bar(total=len(wanted), desc="passages", shown=progress) as bar:
             for passages in _fetched(self._corpus, wanted):
                 rows = self._frame.passages(passages)
                 pieces.append(np.concatenate([np.asarray(row, dtype=np.int32) for row in rows]))

@@ -18,8 +18,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
-from tqdm import tqdm
 
+from wellread.bars import progress_bar
 from wellread.model import load_model
 from wellread.nn.precision import precision_dtype
 from wellread.reading.frame import pad_rows
@@ -41,7 +41,7 @@ def encode_keys(model: Model, rows: Sequence[np.ndarray], *, precision: str = "f
     order = sorted(range(len(rows)), key=lambda row: len(rows[row]))
     dtype, device, pad = precision_dtype(precision), model.device, model.frame.tokenizer.pad
     keys: np.ndarray | None = None
-    with tqdm(total=len(rows), desc="keys", disable=None if progress else True) as bar, torch.inference_mode():
+    with progress_bar(total=len(rows), desc="keys", shown=progress) as bar, torch.inference_mode():
         for start in range(0, len(order), BATCH):
             some = order[start : start + BATCH]
             tokens, mask = pad_rows([rows[row] for row in some], pad)

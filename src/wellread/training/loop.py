@@ -19,8 +19,8 @@ from pathlib import Path
 
 import torch
 from torch import Tensor, nn
-from tqdm import tqdm
 
+from wellread.bars import progress_bar
 from wellread.model import Model, save_model
 from wellread.nn.precision import precision_dtype
 from wellread.reading.batching import to_device
@@ -162,12 +162,12 @@ class _Run:
         self._resume()
         processes.wait()
         self.log = RunLog(out, step=self.step, write=processes.main)
-        self.bar = tqdm(
+        self.bar = progress_bar(
             total=config.steps,
             initial=self.step,
             desc="train",
             unit="step",
-            disable=not (progress and processes.main),
+            shown=progress and processes.main,
         )
 
     # -- the steps -----------------------------------------------------------------------------------------

@@ -22,8 +22,8 @@ from typing import TYPE_CHECKING, NamedTuple
 import numpy as np
 import torch
 from torch import Tensor
-from tqdm import tqdm
 
+from wellread.bars import progress_bar
 from wellread.nn.precision import precision_dtype
 from wellread.reading.frame import pad_rows
 from wellread.retrieval.sharded import Found, ShardedSearch
@@ -130,7 +130,7 @@ class OnlineMemory:
         order = np.argsort([len(passages[name]) for name in self.ids], kind="stable")
         mine = order[self.processes.rank :: self.processes.count]
         files = [self._file(step, name) for name in ("values", "keys")]
-        with tqdm(total=len(mine), desc="online memory", disable=None if self.progress else True) as bar:
+        with progress_bar(total=len(mine), desc="online memory", shown=self.progress) as bar:
             for some in np.array_split(mine, -(-len(mine) // BATCH)) if len(mine) else ():
                 kept = self._remember(model, [self.ids[row] for row in some])
                 arrays = arrays or self._arrays(files, kept)
@@ -200,7 +200,7 @@ class OnlineMemory:
         more = max(len(question.hidden) for question in questions)
         places = range(len(questions))[rank::count]
         found: dict[int, Candidates] = {}
-        with tqdm(total=len(places), desc="candidates", disable=None if self.progress else True) as bar:
+        with progress_bar(total=len(places), desc="candidates", shown=self.progress) as bar:
             for start in range(0, -(-len(questions) // count), BATCH):  # as often in every process
                 some = places[start : start + BATCH]
                 scores, rows, _ = self._search(model, [questions[place] for place in some], questions[0], top_k + more)

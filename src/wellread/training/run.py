@@ -6,6 +6,7 @@ import json
 import os
 import platform
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from importlib.metadata import PackageNotFoundError, version
@@ -18,6 +19,7 @@ import torch
 from wellread.config import to_mapping
 from wellread.corpus.questions import evenly, read_questions
 from wellread.corpus.store import Corpus
+from wellread.locking import locked
 from wellread.memory.store import Memory
 from wellread.model import Model
 from wellread.pictures import Pictures
@@ -67,13 +69,26 @@ def run_recipe(
     """Train by a recipe, or go on with the run that is in the folder `out` (default: the recipe's).
 
     restart: begin anew, and forget the run that is there. Raises ValueError where the recipe does not fit
-    what it names, and where the run in `out` was started with another recipe.
+    what it names, where the run in `out` was started with another recipe, and where another process trains in `out`.
     """
     folder = Path(out) if out is not None else recipe.out
     if folder is None:
         raise ValueError('no folder for the run; give --out DIR, or out = "DIR" in the recipe.')
     processes = find_processes()
-    folder.mkdir(parents=True, exist_ok=True)
+    with locked(folder) if processes.main else nullcontext():
+        return _run(recipe, folder, evaluate_factory, processes, restart=restart, progress=progress)
+
+
+def _run(
+    recipe: Recipe,
+    folder: Path,
+    evaluate_factory: EvaluateFactory | None,
+    processes: Processes,
+    *,
+    restart: bool,
+    progress: bool,
+) -> TrainReport:
+    """`run_recipe` in one of its processes, with the folder in hand."""
     if restart and processes.main:
         drop_checkpoint(folder)
     if processes.main and not has_checkpoint(folder):

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 import torch
 from pipeline_pieces import PASSAGES, QUESTIONS, WORDS, TenEach, ask, same
@@ -40,6 +42,21 @@ def test_tokens_of_a_memory_are_those_of_its_corpus(place):
     asked = (ask(place.pipeline("fid", memory=memory), QUESTIONS) for memory in (True, False))
     for stored, live in zip(*asked, strict=True):
         same(stored, live)
+
+
+@pytest.mark.parametrize("beams", [1, 3])
+def test_verbatim_answers_stand_in_what_was_read(place, name, beams):
+    free = place.pipeline(name)
+    held = replace(free, verbatim=True)
+    loose = 0
+    for one, other in zip(ask(free, QUESTIONS, num_beams=beams), ask(held, QUESTIONS, num_beams=beams), strict=True):
+        template = held.model.frame.config.passage
+        read = [template.format(title=item.title, text=item.text) for item in other.passages if item.kept]
+        assert other.text
+        assert any(find_span(other.text, text) for text in read)
+        loose += not any(find_span(one.text, text) for text in read)
+        assert other.log_likelihood / other.num_tokens <= 0
+    assert loose, "untrained readers write what no passage holds"
 
 
 @pytest.mark.parametrize("name", ["lumen", "glimmer"])
