@@ -92,7 +92,7 @@ def card(folder: Path, results: Path) -> str:
     run = json.loads((folder / "run.json").read_text(encoding="utf8"))
     recipe = (folder / "recipe.toml").read_text(encoding="utf8")
     last = run["stages"][-1]
-    weights, system = last["weights"], last["system"]
+    weights, system = last["weights"], last["system"] | run["options"]
     size = sum(file.stat().st_size for file in folder.glob("model*")) / 2**20
     options = ", ".join(f"{key} = {value}" for key, value in system.items() if key != "name" and value is not None)
     parts = [
@@ -166,8 +166,9 @@ def _stage_row(stage: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _weights_of(run: Mapping[str, Any]) -> str:
-    last, other = run["checkpoint"]["folder"], run.get("averaged_with")
-    return f"those of `{last}`" if other is None else f"the mean of those of `{last}` and of `{other['folder']}`"
+    folders = [run["checkpoint"]["folder"], *(other["folder"] for other in run["averaged_with"])]
+    told = " and of ".join(f"`{folder}`" for folder in folders)
+    return f"those of {told}" if len(folders) == 1 else f"the mean of those of {told}"
 
 
 def _origin(run: Mapping[str, Any]) -> str:

@@ -1,8 +1,8 @@
 """Put a trained model into the package as wellread-mini: int8 weights, recipe, record of the run, card.
 
-command:  python dev/ship_mini.py RUN_FOLDER RECIPE [--average MODEL] [--set KEY=VALUE]
-          (RUN_FOLDER/last was trained by RECIPE; WELLREAD_DATA is set; --average: the mean with these weights is taken;
-          --set: options of answering, chosen afterwards)
+command:  python dev/ship_mini.py RUN_FOLDER RECIPE [--average MODEL ...] [--set KEY=VALUE]
+          (RUN_FOLDER/last was trained by RECIPE; WELLREAD_DATA is set; --average: the mean with these weights is taken,
+          of several if it is repeated; --set: options of answering, chosen afterwards)
 
 The old model stays in its place until the new one is whole.
 """
@@ -15,7 +15,7 @@ import json
 import os
 import shutil
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -41,7 +41,7 @@ def ship(
     run: Path,
     recipe: Path,
     *,
-    average_with: Path | None = None,
+    average_with: Sequence[Path] = (),
     options: Mapping[str, Any] | None = None,
     place: Path = MINI,
     results: Path = RESULTS,
@@ -55,10 +55,9 @@ def ship(
     source = run / "last"
     model = load_model(source, options=options)
     _check_end(model, state, run)
-    if average_with is not None:
-        average(model, average_with)
+    average(model, *average_with)
     place.parent.mkdir(parents=True, exist_ok=True)
-    settings = "" if average_with is None else f" --average {portable(average_with)}"
+    settings = "".join(f" --average {portable(folder)}" for folder in average_with)
     settings += "".join(f" --set {key}={value}" for key, value in (options or {}).items())
     with tempfile.TemporaryDirectory(dir=place.parent, prefix=".mini-") as name:
         made = Path(name) / "model"
@@ -76,11 +75,11 @@ def ship(
             },
             "options": dict(options or {}),
             "checkpoint": {"folder": portable(source), "sha256": hashes(source)},
-            **({} if average_with is None else {"averaged_with": _averaged(average_with)}),
+            "averaged_with": [{"folder": portable(folder), "sha256": hashes(folder)} for folder in average_with],
             "recipe": {"file": portable(recipe), "sha256": sha256(recipe)},
             "weights": "int8",
             "files": hashes(made),
-            "stages": stages(run, state["step"]),
+            "stages": _all_stages(run, state["step"], average_with),
         }
         (made / PACKAGED).write_text(json.dumps(record, indent=1, ensure_ascii=False) + "\n", encoding="utf8")
         (made / "CARD.md").write_text(card(made, results), encoding="utf8")
@@ -92,10 +91,6 @@ def ship(
     return place
 
 
-def _averaged(folder: Path) -> dict[str, Any]:
-    return {"folder": portable(folder), "sha256": hashes(folder)}
-
-
 def _check_end(model: Model, state: Mapping[str, Any], run: Path) -> None:
     """`last` is written where a run ends; one that was gone on with and killed has left it behind."""
     found = model.system.state_dict()
@@ -104,6 +99,17 @@ def _check_end(model: Model, state: Mapping[str, Any], run: Path) -> None:
             f"{run / 'last'} does not hold the weights of the run's checkpoint at step {state['step']}; "
             "let the run go on to its end, or stop it with ctrl-C, which writes them."
         )
+
+
+def _all_stages(run: Path, step: int, others: Sequence[Path]) -> list[dict[str, Any]]:
+    """The stages of the runs whose weights are averaged, each once, those of `run` last."""
+    found: dict[str, dict[str, Any]] = {}
+    for folder in others:
+        state = read_checkpoint(folder.parent)
+        if state is not None:  # weights that no run here made say nothing of how they were trained
+            found |= {stage["run"]: stage for stage in stages(folder.parent, state["step"])}
+    own = {stage["run"]: stage for stage in stages(run, step)}
+    return [*(stage for name, stage in found.items() if name not in own), *own.values()]
 
 
 def stages(run: Path, step: int) -> list[dict[str, Any]]:
@@ -160,7 +166,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("run", type=Path, help="folder of the run")
     parser.add_argument("recipe", type=Path, help="the recipe it was trained by")
-    parser.add_argument("--average", type=Path, default=None, help="folder of the weights to take the mean with")
+    parser.add_argument("--average", type=Path, action="append", default=[], help="folder of weights to average with")
     parser.add_argument("--set", dest="settings", action="append", default=[], help="an option of the system")
     chosen = parser.parse_args()
     try:

@@ -285,24 +285,28 @@ def as_system(model: Model, name: str, options: Mapping[str, Any], *, frame: Fra
     return made
 
 
-def average(model: Model, path: str | Path) -> None:
-    """Put the mean of its own weights and of those of the model in another folder into a model.
+def average(model: Model, *paths: str | Path) -> None:
+    """Put the mean of its own weights and of those of the models in other folders into a model.
 
-    Two trainings from one start, or a training and its start, often read better together than either (Wortsman et al.,
-    "Model soups", 2022, arXiv 2203.05482). ValueError where the two are not of the same weights; nothing is changed
-    then.
+    Trainings from one start, or a training and its start, often read better together than any of them (Wortsman et al.,
+    "Model soups", 2022, arXiv 2203.05482). ValueError where they are not of the same weights; nothing is changed then.
     """
-    own, other = checkpoints.named_weights(model.system), saved_weights(model_path(path))
-    odd = [name for name in {**own, **other} if name not in own or name not in other]
-    odd += [name for name in own if name in other and own[name].shape != other[name].shape]
-    if odd:
-        raise ValueError(
-            f"{path} is no model of the same weights ({odd[0]} is missing or of another shape in one of the two); "
-            "average models that were trained from one start as the same system."
-        )
+    own = checkpoints.named_weights(model.system)
+    sums = {name: weight.detach().clone() for name, weight in own.items()}
+    for path in paths:
+        other = saved_weights(model_path(path))
+        odd = [name for name in {**own, **other} if name not in own or name not in other]
+        odd += [name for name in own if name in other and own[name].shape != other[name].shape]
+        if odd:
+            raise ValueError(
+                f"{path} is no model of the same weights ({odd[0]} is missing or of another shape in one of the two); "
+                "average models that were trained from one start as the same system."
+            )
+        for name, weight in sums.items():
+            weight += other[name].to(weight.dtype)
     with torch.no_grad():
         for name, weight in own.items():
-            weight.copy_((weight + other[name].to(weight.dtype)) / 2)
+            weight.copy_(sums[name] / (1 + len(paths)))
 
 
 def transfer(model: Model, path: str | Path, parts: Sequence[str]) -> list[str]:

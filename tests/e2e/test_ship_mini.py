@@ -127,10 +127,10 @@ def test_a_run_that_went_on_from_a_packaged_model_tells_its_parts_too(ship, trai
 
 
 def test_the_mean_of_two_runs_says_so(ship, trained):
-    place = ship(average_with=Path("first/last"))
+    place = ship(average_with=[Path("first/last")])
     told = json.loads((place / "run.json").read_text())
-    assert told["averaged_with"]["folder"] == "first/last"
-    assert set(told["averaged_with"]["sha256"]) == {"model.safetensors"}
+    assert [each["folder"] for each in told["averaged_with"]] == ["first/last"]
+    assert set(told["averaged_with"][0]["sha256"]) == {"model.safetensors"}
     assert "--average first/last" in told["made"]["command"]
     assert "the mean of those of `second/last` and of `first/last`" in (place / "CARD.md").read_text()
     paths = (trained / "first" / "last", trained / "second" / "last", place)

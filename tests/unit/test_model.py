@@ -330,13 +330,17 @@ def test_parts_that_do_not_fit_are_refused_and_nothing_is_taken(make, tmp_path):
     assert all(torch.equal(after[name], before[name]) for name in before)
 
 
-def test_an_average_lies_in_the_middle_of_two_models(make, tmp_path):
-    one, other = make("glimmer", seed=1), make("glimmer", seed=2)
-    save_model(tmp_path, other)
-    before, there = weights_of(one), weights_of(other)
-    average(one, tmp_path)
+@pytest.mark.parametrize("others", [1, 2])
+def test_an_average_lies_in_the_middle_of_models(make, tmp_path, others):
+    one = make("glimmer", seed=1)
+    before = weights_of(one)
+    rest = [make("glimmer", seed=2 + number) for number in range(others)]
+    paths = [save_model(tmp_path / f"{number}", other) for number, other in enumerate(rest)]
+    average(one, *paths)
     after = weights_of(one)
-    assert all(torch.equal(after[name], (before[name] + there[name]) / 2) for name in before)
+    for name, weight in before.items():
+        expected = torch.stack([weight, *(weights_of(other)[name] for other in rest)]).mean(0)
+        assert torch.allclose(after[name], expected, atol=1e-6)
     assert any(not torch.equal(after[name], before[name]) for name in before)
 
 

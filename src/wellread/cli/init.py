@@ -36,7 +36,9 @@ WEIGHTS = ("fp32", "bf16", "int8")
     help="A hub folder (T5, BERT or Llama family), a .gguf file, 'default' for small pretrained nets, 'scratch', or a "
     "model.",
 )
-@click.option("--average", default=None, metavar="MODEL", help="With --from MODEL: the mean of its weights and these.")
+@click.option(
+    "--average", multiple=True, metavar="MODEL", help="With --from: the mean of its weights and these; repeatable."
+)
 @click.option("--corpus", default=None, help="With --from scratch: the corpus the tokenizer is trained on.")
 @click.option("--tokenizer", default=None, help="With --from scratch: folder of a tokenizer to take instead.")
 @click.option("--family", default="t5", type=click.Choice(["t5", "bert"]), help="With --from scratch.")
@@ -92,8 +94,10 @@ def command(
     # What is quickly told wrong comes before what takes time.
     options, frame = parse_settings(settings), from_mapping(FrameConfig, parse_settings(frames), where="frame")
     source = _model_folder(choice["source"])
-    if choice["average"] is not None and source is None:
-        raise ValueError(f"--average {choice['average']} needs a model to be averaged with; give it as --from MODEL.")
+    if choice["average"] and source is None:
+        raise ValueError(
+            f"--average {choice['average'][0]} needs a model to be averaged with; give it as --from MODEL."
+        )
     if source is None and system is None:
         system = NEW_SYSTEM
     if system is not None:
@@ -104,8 +108,8 @@ def command(
         model = build_model(system, options, *_new_nets(SYSTEMS[system].built_on, choice, texts), frame=frame)
     else:
         model = _from_model(source, system, options, frame if frames else None)
-    if choice["average"] is not None:
-        average(model, choice["average"])
+    if choice["average"]:
+        average(model, *choice["average"])
     save_model(out, model, weights=weights)
     # What is said about a trained model holds for the same model in another form, not for another one.
     take_companions(Path(out), None if system or settings or frames or choice["average"] else source)
