@@ -28,12 +28,13 @@ class _Lines:
     """Where a bar writes every state over the last one: a log that keeps each as a line."""
 
     def __init__(self, stream: TextIO) -> None:
-        self.stream = stream
+        self.stream, self.last = stream, ""
 
     def write(self, text: str) -> None:
         state = text.strip("\r\n ")
-        if state:
+        if state not in ("", self.last):  # the last one comes again when the bar is closed
             self.stream.write(state + "\n")
+            self.last = state
 
     def flush(self) -> None:
         self.stream.flush()
