@@ -20,7 +20,7 @@ def progress_bar(work: Iterable | None = None, *, shown: bool = True, **given: A
     """A tqdm bar over `work`, or to be updated by hand. given: what tqdm takes, such as total, desc, unit, initial."""
     if shown and not sys.stderr.isatty():
         given |= {"file": _Lines(sys.stderr), "ncols": 0, "mininterval": SECONDS, "maxinterval": SECONDS}
-        given["delay"] = SECONDS
+        given |= {"delay": SECONDS, "position": 0}
     return tqdm(work, disable=not shown, **given)
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 __all__ = ["LOCK", "locked"]
@@ -13,11 +13,17 @@ LOCK = ".lock"
 
 
 @contextmanager
-def locked(folder: Path) -> Iterator[None]:
-    """Make the folder and hold it for writing; ValueError where another process does. A killed one lets go."""
+def locked(folder: Path, *, make: bool = False) -> Iterator[None]:
+    """Hold a folder for writing; ValueError where another process does. A killed one lets go.
+
+    make: make the folder where it is missing. What was made here is taken away again where nothing came of it.
+    """
     from filelock import FileLock, Timeout
 
-    folder.mkdir(parents=True, exist_ok=True)
+    made = make and not folder.exists()
+    if make:
+        folder.mkdir(parents=True, exist_ok=True)
+    fresh = not (folder / LOCK).exists()
     lock = FileLock(folder / LOCK, timeout=0)
     try:
         lock.acquire()
@@ -25,5 +31,12 @@ def locked(folder: Path) -> Iterator[None]:
         raise ValueError(f"another process is changing {folder}; wait for it to end, or end it.") from error
     try:
         yield
+    except BaseException:
+        if fresh:
+            (folder / LOCK).unlink(missing_ok=True)
+        raise
     finally:
         lock.release()
+        if made:
+            with suppress(OSError):  # something is in it
+                folder.rmdir()

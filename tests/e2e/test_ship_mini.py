@@ -151,3 +151,13 @@ def test_the_card_tells_the_passages_that_were_read_in_the_end(ship, trained):
     stage["recipe"]["data"]["stages"] = [{"from_step": 0, "top_k": 2}, {"from_step": 1, "top_k": 3}]
     assert model_card._stage_row(stage)["passages"] == 2  # one step was made, the second would have read three
     assert model_card._stage_row({**stage, "steps": 2})["passages"] == 3
+
+
+def test_the_packaged_card_tells_the_record_and_the_figures_that_are_there(monkeypatch):
+    monkeypatch.syspath_prepend(DEV)
+    import model_card
+
+    if not (model_card.MINI / "run.json").is_file():
+        pytest.skip("this version comes without the default model")
+    told = (model_card.MINI / "CARD.md").read_text(encoding="utf8")
+    assert told == model_card.card(model_card.MINI, model_card.RESULTS), "run python dev/model_card.py"

@@ -35,6 +35,18 @@ def test_a_log_gets_whole_lines(monkeypatch):
     assert not any(mark in line for line in lines for mark in "\r█")
 
 
+def test_bars_within_a_bar_are_lines_too(monkeypatch):
+    stream = Stream(terminal=False)
+    monkeypatch.setattr(sys, "stderr", stream)
+    monkeypatch.setattr(bars, "SECONDS", 0)
+    with progress_bar(total=1, desc="outer") as outer:
+        with progress_bar(total=2, desc="inner") as inner:
+            inner.update(2)
+        outer.update()
+    assert all(line.startswith(("outer: ", "inner: ")) for line in stream.getvalue().splitlines())
+    assert "\x1b" not in stream.getvalue()
+
+
 def test_short_work_says_nothing_in_a_log(monkeypatch):
     assert shown(monkeypatch, terminal=False, seconds=30) == ""
 

@@ -5,10 +5,12 @@ from __future__ import annotations
 import gzip
 import json
 import zlib
+from dataclasses import replace
 
 import numpy as np
 import pytest
 
+from wellread.locking import locked
 from wellread.retrieval import open_index
 from wellread.retrieval.given import GivenRetriever, read_run
 from wellread.retrieval.hybrid import HybridRetriever, fuse
@@ -43,6 +45,14 @@ def build(tmp_path, numbers=range(30), name="index", **options):
 
 
 PROBES = [Probe(words=word) for word in WORDS]
+
+
+def same_finds(one, other):
+    """Every part finds the same with the same scores; equal scores may come in another order."""
+    assert len(one) == len(other)
+    for part, its in zip(one.parts, other.parts, strict=True):
+        for found, theirs in zip(part.search(PROBES, top_k=len(one)), its.search(PROBES, top_k=len(one)), strict=True):
+            assert dict(zip(found.ids, found.scores)) == pytest.approx(dict(zip(theirs.ids, theirs.scores)), abs=1e-6)
 
 
 def test_fusion_follows_the_formula():
@@ -89,8 +99,32 @@ def test_an_iterator_of_passages_is_read_once(tmp_path):
 
 def test_parts_over_different_passages_are_refused(tmp_path):
     build(tmp_path).parts[0].delete(["p1"])
-    with pytest.raises(ValueError, match=r"different passages \(lexical 29, dense 30\); build the hybrid index again"):
-        open_index(tmp_path / "index")
+    index = open_index(tmp_path / "index")
+    for use in (lambda: index.search(PROBES, top_k=1), lambda: index.delete(["p2"]), lambda: index.add(make([40]))):
+        with pytest.raises(ValueError, match=r"different passages \(lexical 29, dense 30\); bring them together"):
+            use()
+    assert index.sync(make(range(30))) == (1, 0, 0, 29)
+    same_finds(index, build(tmp_path, name="anew"))
+
+
+def test_the_whole_index_is_held_while_its_parts_change(tmp_path):
+    index = build(tmp_path)
+    with locked(tmp_path / "index"), pytest.raises(ValueError, match="another process is changing"):
+        index.add(make([40]))
+    assert [len(part) for part in index.parts] == [30, 30]
+
+
+def test_a_sync_gives_what_a_new_index_gives(tmp_path):
+    index = build(tmp_path)
+    changed = [replace(passage, text=f"{passage.text} again") for passage in make([3, 4])]
+    wanted = [*make([0, 1, 2]), *changed, *make(range(20, 40))]
+    assert index.sync(wanted) == (10, 2, 15, 13)
+    assert index.sync(wanted) == (0, 0, 0, 25)
+    anew = HybridRetriever.build(wanted, tmp_path / "anew", encoder=LetterEncoder())
+    assert index.fingerprint == open_index(tmp_path / "index").fingerprint == anew.fingerprint
+    same_finds(index, anew)
+    with pytest.raises(ValueError, match="can be read only once"):
+        index.sync(iter(wanted))
 
 
 def test_a_hybrid_index_is_replaced_by_another_kind_and_back(tmp_path):

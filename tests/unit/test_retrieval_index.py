@@ -38,7 +38,7 @@ def test_heavy_packages_are_not_imported_with_the_table():
 
 def test_an_index_is_not_overwritten_by_accident(tmp_path):
     LexicalRetriever.build(PASSAGES, tmp_path / "index")
-    with pytest.raises(ValueError, match="already holds an index; give another directory or overwrite"):
+    with pytest.raises(ValueError, match="already holds an index; bring it up to date"):
         LexicalRetriever.build(PASSAGES, tmp_path / "index")
     LexicalRetriever.build(PASSAGES[:1], tmp_path / "index", overwrite=True)
     assert len(open_index(tmp_path / "index")) == 1
@@ -56,6 +56,33 @@ def test_an_index_is_changed_by_one_process_at_a_time(tmp_path):
     assert [len(index), len(open_index(tmp_path / "index"))] == [2, 2]
     index.delete(["a"])
     assert len(open_index(tmp_path / "index")) == 1
+
+
+def test_changes_begin_with_what_others_changed(tmp_path):
+    LexicalRetriever.build(PASSAGES, tmp_path / "index")
+    one, two = open_index(tmp_path / "index"), open_index(tmp_path / "index")
+    one.add([Passage("c", "glass house")])
+    two.add([Passage("d", "stone wall")])
+    one.delete(["d"])
+    two.delete(["a"])
+    two.compact()
+    found = open_index(tmp_path / "index")
+    assert len(found) == len(two) == 2
+    assert [hits.ids for hits in found.search([Probe("glass"), Probe("silver"), Probe("stone copper")], top_k=3)] == [
+        ("c",),
+        ("b",),
+        (),
+    ]
+
+
+def test_what_is_refused_leaves_nothing_behind(tmp_path):
+    with pytest.raises(ValueError, match="more than once"):
+        LexicalRetriever.build([*PASSAGES, PASSAGES[0]], tmp_path / "new")
+    assert not (tmp_path / "new").exists()
+    (tmp_path / "thesis.txt").write_text("years of work", encoding="utf8")
+    with pytest.raises(ValueError, match="but no index"):
+        LexicalRetriever.build(PASSAGES, tmp_path)
+    assert [path.name for path in tmp_path.iterdir()] == ["thesis.txt"]
 
 
 def test_other_files_are_never_removed(tmp_path):

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import re
+from unicodedata import combining, normalize
+
 import pytest
 import torch
 
@@ -13,7 +16,11 @@ from wellread.types import Reading
 START, END, PAD, UNKNOWN = 0, 1, 2, 2
 SPECIAL = {"start_token": START, "end_token": END, "pad_token": PAD}
 VOCAB = 8
-WORDS = Vocabulary(goes_on=torch.arange(VOCAB) >= 6, mute=torch.arange(VOCAB) < 3, unknown=UNKNOWN)
+NONE, ALL = torch.zeros(VOCAB, dtype=torch.bool), torch.arange(VOCAB)
+# 6 and 7 go on with a word; the unknown token may be a part of the words beside it; 4 and 5 are one word in this order.
+WORDS = Vocabulary(
+    before=(ALL >= 6) | (ALL == UNKNOWN), after=ALL == UNKNOWN, left=ALL == 5, right=ALL == 4, mute=ALL < 3
+)
 TOKENS = torch.tensor([[3, 4, 6, 5, END, 4, 7, 6, 3, PAD], [5, 6, 7, 3, 4, 5, UNKNOWN, 3, 7, 7]])
 PASSAGE = torch.tensor([[0, 0, 0, 0, 0, 1, 1, 1, 1, -1], [0, 0, 0, 0, 1, 1, 1, 1, 2, 2]])
 COPYABLE = torch.tensor([[1, 1, 1, 1, 1, 1, 1, 1, 1, 0], [1, 1, 1, 0, 1, 1, 1, 1, 1, 1]], dtype=torch.bool)
@@ -65,7 +72,8 @@ def standing(row: int) -> set[tuple[int, ...]]:
         """Whether a word is over before the place."""
         if place in (0, len(tokens)) or passage[place - 1] != passage[place]:
             return True
-        return UNKNOWN not in tokens[place - 1 : place + 1] and not WORDS.goes_on[tokens[place]]
+        here, there = tokens[place - 1 : place + 1]
+        return UNKNOWN not in (here, there) and there < 6 and (here, there) != (4, 5)
 
     found = set()
     for first in range(len(tokens)):
@@ -105,16 +113,38 @@ def test_a_question_without_words_gets_an_empty_answer():
     assert len(texts[1]) > 1
 
 
+TEXT = 'the film (1990) "Matrix" of São Paulo, re-read'
+LEARNT = ["the unbelievable readers were rereading unreadable books, all of them", TEXT] * 4
+
+
+def words_of(tokenizer, text: str) -> list[str]:
+    """The words that a tokenizer's joints make of a text."""
+    ids = tokenizer.encode(text)
+    joined = Vocabulary.of(tokenizer).joined(torch.tensor([ids]))[0].tolist()
+    words = [[ids[0]]]
+    for token, same in zip(ids[1:], joined):
+        words[-1].append(token) if same else words.append([token])
+    return [tokenizer.decode(word).strip() for word in words]
+
+
 @pytest.mark.parametrize("kind", ["wordpiece", "unigram", "bytes"])
-def test_tokenizers_tell_what_goes_on_with_a_word(kind):
-    texts = ["the unbelievable readers were rereading unreadable books, all of them"] * 4
-    tokenizer = train_tokenizer(texts, 300, kind=kind)
-    parts = tokenizer.word_parts()
-    ids = tokenizer.encode(" were rereadable, them")
-    opened = sum(not parts[token] for token in ids)
-    assert len(parts) == tokenizer.vocab_size
-    assert opened == 4  # three words and a comma
+def test_tokenizers_tell_the_words_of_a_text(kind):
+    tokenizer = train_tokenizer(LEARNT, 300, kind=kind)
+    words = words_of(tokenizer, TEXT)
+    told = (
+        TEXT if kind != "wordpiece" else "".join(each for each in normalize("NFD", TEXT.lower()) if not combining(each))
+    )
+    assert words == re.findall(r"\w+|[^\w\s]", told)
 
 
-def test_bytes_do_not_tell():
-    assert not any(ByteTokenizer().word_parts())
+def test_bytes_are_joined_to_words():
+    tokenizer = ByteTokenizer()
+    words = words_of(tokenizer, TEXT + " 東京")
+    assert {"film", "1990", "Matrix", "São", "Paulo", "東京"} <= set(words)
+    mute = Vocabulary.of(tokenizer).mute
+    assert not mute[tokenizer.encode("東京 é")].any()
+
+
+def test_a_new_line_ends_a_word():
+    tokenizer = train_tokenizer(LEARNT, 300, kind="bytes")
+    assert {"Paulo", "the"} <= set(words_of(tokenizer, "São Paulo\nthe film"))

@@ -25,6 +25,7 @@ from wellread.claims.effort import minutes_of, training_flops
 from wellread.claims.starts import STARTS, layers_of, pretrained_path, with_layers
 from wellread.claims.worlds import DEV, MEMORIES, SPLITS, WORLDS, in_world
 from wellread.config import from_mapping, to_mapping
+from wellread.locking import LOCK
 from wellread.memory.manifest import Manifest
 from wellread.model import model_path
 from wellread.nn.building import NETS, read_config
@@ -325,7 +326,9 @@ class Planner:
     def digest(self, path: Path) -> str:
         """The hash of a file, or of the files of a folder; read once."""
         if path not in self._digests:
-            inside = sorted(file for file in path.iterdir() if file.is_file()) if path.is_dir() else [path]
+            inside = [path]
+            if path.is_dir():
+                inside = sorted(file for file in path.iterdir() if file.is_file() and file.name != LOCK)
             total = hashlib.sha256()
             for file in inside:
                 with open(file, "rb") as stream:

@@ -46,11 +46,14 @@ def command(out: str | None, plot: str | None, as_json: bool, **choice: Any) -> 
     questions = _questions(choice)
     pipeline = opened(choice)
     settings = {"top_k": choice["top_k"], "num_beams": choice["beams"]}
+    fixed = {"verbatim": True} if choice["verbatim"] else {}
     answers = list(
         pipeline.ask_many(questions, batch_size=choice["batch_size"], progress=True, flops=False, **settings)
     )
     facts = {"questions": Path(choice["questions"]).name, "system": pipeline.model.name, **settings}
-    found = calibrate(questions, answers, fitted={**facts, "retriever": pipeline.retriever.name}, seed=choice["seed"])
+    found = calibrate(
+        questions, answers, fitted={**facts, **fixed, "retriever": pipeline.retriever.name}, seed=choice["seed"]
+    )
     folder = model_path(choice["model"]) if out is None else Path(out)
     folder.mkdir(parents=True, exist_ok=True)
     file = found.confidence.save(folder)

@@ -13,7 +13,19 @@ from wellread.cli.output import POSITIVE, emit, json_option, say
 
 DEPTH = 100  # passages retrieved for the measures of retrieval; the reader gets the first --top-k
 OF_TEXTS = ("neighbours", "database", "k", "sequence_chunks", "overlap", "shuffled")
-OF_QUESTIONS = ("memory", "corpus", "index", "pictures", "top_k", "beams", "split", "timed", "keep", "run_out")
+OF_QUESTIONS = (
+    "memory",
+    "corpus",
+    "index",
+    "pictures",
+    "top_k",
+    "beams",
+    "verbatim",
+    "split",
+    "timed",
+    "keep",
+    "run_out",
+)
 
 
 @click.command()

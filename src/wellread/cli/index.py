@@ -9,7 +9,7 @@ from typing import Any
 import click
 
 from wellread.cli.output import emit, json_option
-from wellread.retrieval import RETRIEVERS, default_retriever
+from wellread.retrieval import RETRIEVERS, default_retriever, open_index
 
 __all__ = ["command"]
 
@@ -38,20 +38,28 @@ PROBED, WORDS = 32, 12
 @click.option("--search", metavar="NAME", help="Search by tokens: approximate, exact or exhaustive.")
 @click.option("--run", metavar="FILE", help="Given: the file of candidates (JSON lines or a TREC run).")
 @click.option("--overwrite", is_flag=True, help="Replace the index that is in the directory.")
+@click.option("--sync", is_flag=True, help="Make the index that is there hold what CORPUS holds now.")
 @json_option
-def command(corpus: Path, retriever: str | None, out: Path, overwrite: bool, as_json: bool, **options: Any) -> None:
+def command(
+    corpus: Path, retriever: str | None, out: Path, overwrite: bool, sync: bool, as_json: bool, **options: Any
+) -> None:
     """Build a search index over the CORPUS directory that `wellread corpus` made.
 
-    A build that was stopped is resumed by the same command.
+    A build that was stopped is resumed by the same command. With --sync only passages that are new or changed are read,
+    as the index was built; those that are gone are forgotten.
 
     \b
     Example:
       wellread index corpus --out index
       wellread index corpus --retriever dense --approximate --out index
       wellread index corpus --model model --memory memory --out index
+      wellread index corpus --out index --sync
     """
     from wellread.corpus.store import Corpus
 
+    if sync:
+        _sync(Corpus.open(corpus), out, {"retriever": retriever, "overwrite": overwrite or None, **options}, as_json)
+        return
     given = {key: value for key, value in options.items() if value is not None}
     encoder = _encoder(given)
     name = retriever or (default_retriever() if encoder is None else encoder.model.system.retriever)
@@ -81,7 +89,24 @@ def command(corpus: Path, retriever: str | None, out: Path, overwrite: bool, as_
     emit(result, as_json, human)
 
 
-def _encoder(given: dict[str, Any]) -> Any:
+def _sync(passages: Any, out: Path, options: dict[str, Any], as_json: bool) -> None:
+    """Bring an index to what a corpus holds. Its options are those it was built with."""
+    given = {name: value for name, value in options.items() if value is not None}
+    other = [name for name in given if name not in ("model", "memory")]
+    if other:
+        raise ValueError(f"--sync keeps the options that {out} was built with; leave --{other[0]} out.")
+    index = open_index(out)
+    if given and not index.of_a_model:
+        raise ValueError(f"{out} holds no keys of a model; leave --model and --memory out.")
+    if given:
+        index.use_encoder(_encoder(given, name=index.options.encoder))
+    found = index.sync(passages)
+    result = {**found._asdict(), "passages": len(index), "fingerprint": index.fingerprint, "out": str(out)}
+    told = ", ".join(f"{count} {name}" for name, count in found._asdict().items())
+    emit(result, as_json, f"{out}: {told}, now {len(index)} passages")
+
+
+def _encoder(given: dict[str, Any], **more: Any) -> Any:
     """What makes the keys of a token index, if a model was given; takes what belongs to it out of the options."""
     model, memory, precision = (given.pop(name, None) for name in ("model", "memory", "precision"))
     if model is None:
@@ -95,7 +120,7 @@ def _encoder(given: dict[str, Any]) -> Any:
     from wellread.token_encoder import model_encoder
 
     store = None if memory is None else Memory.open(memory)
-    return model_encoder(load_model(model), memory=store, precision=precision or "fp32")
+    return model_encoder(load_model(model), memory=store, precision=precision or "fp32", **more)
 
 
 def _searched(index: Any, passages: Any) -> dict[str, Any]:

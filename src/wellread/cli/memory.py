@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import click
 
 from wellread.cli.opening import model_option, pictures_option
-from wellread.cli.output import emit, json_option, say
+from wellread.cli.output import emit, json_option
 
 if TYPE_CHECKING:
     from wellread.corpus.store import Corpus
@@ -146,8 +146,7 @@ def sync(memory: str, corpus: str, model: str, pictures: str | None, compact: bo
     opened = _opened(memory, corpus, model, pictures)
     store = opened.memory
     report = edit(store, opened.passages, opened.encode, opened.fingerprint)
-    gone, written = (*report.deleted, *report.replaced), (*report.added, *report.replaced)
-    _follow(store, gone=gone, written=written, in_step=opened.in_step, options=opened.options)
+    _follow(store)
     freed = store.compact() if compact else 0
     counts = {name: len(getattr(report, name)) for name in ("added", "replaced", "deleted")}
     told = ", ".join(f"{count} {name}" for name, count in counts.items())
@@ -160,23 +159,19 @@ def _edit(edit: Callable, memory: str, corpus: str, model: str, pictures: str | 
     opened = _opened(memory, corpus, model, pictures)
     store = opened.memory
     report = edit(store, opened.passages, opened.encode, opened.fingerprint)
-    gone = report.written if done == "replaced" else ()
-    _follow(store, gone=gone, written=report.written, in_step=opened.in_step, options=opened.options)
+    _follow(store)
     result = {done: len(report.written), "unchanged": report.unchanged, **store.info()}
     human = f"{memory}: {len(report.written)} passages {done}, {report.unchanged} unchanged, now {len(store)}"
     emit(result, as_json, human)
 
 
 class _Opened(NamedTuple):
-    """A memory to change. passages: the corpus. encode, fingerprint: how its passages are read, and by what. in_step,
-    options: whether the index inside follows so far, and how it is built again."""
+    """A memory to change. passages: the corpus. encode, fingerprint: how its passages are read, and by what."""
 
     memory: Memory
     passages: Corpus
     encode: Encode
     fingerprint: Fingerprint
-    in_step: bool
-    options: dict[str, Any]
 
 
 def _opened(memory: str, corpus: str, model: str, pictures: str | None) -> _Opened:
@@ -192,7 +187,8 @@ def _opened(memory: str, corpus: str, model: str, pictures: str | None) -> _Open
 
         loaded = loaded.with_pictures(Pictures.open(pictures))
     encode, fingerprint, _ = loaded.encoder_for_memory(passages.cutting, precision=precision)
-    return _Opened(store, passages, encode, fingerprint, _in_step(store), _index_options(store, loaded))
+    _give_encoder(store, loaded)
+    return _Opened(store, passages, encode, fingerprint)
 
 
 @command.command()
@@ -216,9 +212,8 @@ def delete(memory: str, ids: tuple[str, ...], file: str | None, compact: bool, a
     if not names and not compact:
         raise ValueError("no ids were given; name passages, or give --from FILE with one id per line.")
     store = Memory.open(memory)
-    in_step = _in_step(store)
     deleted = store.delete(names)
-    _follow(store, gone=tuple(dict.fromkeys(names)), written=(), in_step=in_step)
+    _follow(store)
     freed = store.compact() if compact else 0
     human = f"{memory}: {deleted} passages deleted, now {len(store)}" + (f", {freed} bytes freed" if compact else "")
     emit({"deleted": deleted, "freed": freed, **store.info()}, as_json, human)
@@ -232,64 +227,22 @@ def _index_inside(memory: Memory) -> Retriever | None:
     return open_index(folder) if (folder / "index.json").is_file() else None
 
 
-def _index_options(memory: Memory, model: Model) -> dict[str, Any]:
-    """How to build the search index inside the memory again with this model, which may lie elsewhere than when it was
+def _give_encoder(memory: Memory, model: Model) -> None:
+    """Let an index of a model's keys inside the memory read with this model, which may lie elsewhere than when it was
     built; ValueError where its keys are of another one. Asked before the memory is changed."""
-    from wellread.config import to_mapping
     from wellread.token_encoder import model_encoder
 
     index = _index_inside(memory)
-    if index is None or not index.of_a_model:
-        return {} if index is None else _options_as_built(memory, index)
-    encoder = model_encoder(model, memory=memory, name=index.options.encoder)
-    index.use_encoder(encoder)
-    index.own_encoder()
-    return {**to_mapping(index.options), "encoder": encoder}
+    if index is not None and index.of_a_model:
+        index.use_encoder(model_encoder(model, memory=memory, name=index.options.encoder))
+        index.own_encoder()
 
 
-def _options_as_built(memory: Memory, index: Retriever) -> dict[str, Any]:
-    """The options of an index inside a memory, read in the precision of the memory where it is read by itself."""
-    from wellread.config import to_mapping
-
-    reading = {"reading": memory.manifest.build.precision or "fp32"} if index.reads else {}
-    return {**to_mapping(index.options), **reading}
-
-
-def _in_step(memory: Memory) -> bool:
-    """Whether the index inside the memory is of the memory's passages, as it is unless a change was killed between the
-    two. Asked before the memory is changed."""
-    from wellread.retrieval.catalog import fingerprint_of
-
+def _follow(memory: Memory) -> None:
+    """Bring the search index inside the memory after a change of its passages."""
     index = _index_inside(memory)
-    return index is None or (len(index) == len(memory) and index.fingerprint == fingerprint_of(memory))
-
-
-def _follow(
-    memory: Memory,
-    *,
-    gone: Sequence[str],
-    written: Sequence[str],
-    in_step: bool,
-    options: dict[str, Any] | None = None,
-) -> None:
-    """Bring the search index inside the memory after a change of its passages. in_step: what `_in_step` said before it.
-    options: to build it again with, its own without."""
-    from wellread.pipeline import INDEX_FOLDER
-    from wellread.retrieval import RETRIEVERS
-
-    index = _index_inside(memory)
-    if index is None:
-        return
-    if in_step:
-        if gone:
-            index.delete(gone)
-        if written:
-            groups = (written[start : start + 1024] for start in range(0, len(written), 1024))
-            index.add(passage for group in groups for passage in memory.passages(group))
-    else:
-        say("the index does not hold the passages of the memory; building it again")
-        options = _options_as_built(memory, index) if options is None else options
-        RETRIEVERS[index.name].build(memory, memory.path / INDEX_FOLDER, overwrite=True, **options)
+    if index is not None:
+        index.sync(memory)
 
 
 @command.command()

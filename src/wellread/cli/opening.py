@@ -35,7 +35,9 @@ _OPTIONS = (
     click.option("--set", "settings", multiple=True, metavar="KEY=VALUE", help="Change an option of the system."),
     click.option("--top-k", default=20, show_default=True, help="Passages retrieved and read."),
     click.option("--precision", default="fp32", show_default=True, help="fp32, or bf16 where the processor knows it."),
-    click.option("--verbatim", is_flag=True, help="Answer only in words that stand together in a passage."),
+    click.option(
+        "--verbatim", is_flag=True, help="Answer only in words that stand together in a passage or its title."
+    ),
     click.option("--beams", default=1, show_default=True, type=POSITIVE, help="Beam width; 1 is greedy."),
 )
 

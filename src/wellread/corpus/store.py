@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING, Any
 
 from wellread.corpus.cutting import Cutting, cutting_from
 from wellread.corpus.documents import Problem
+from wellread.locking import LOCK
 from wellread.types import Passage
 
 if TYPE_CHECKING:
@@ -361,7 +362,7 @@ def check_output(path: str | Path, *, overwrite: bool = False) -> Path:
     above = next((item for item in path.parents if item.exists()), Path())
     if not above.is_dir():
         raise ValueError(f"out={path} cannot be made: {above} is a file; give another folder.")
-    if not path.exists() or (path.is_dir() and not any(path.iterdir())):
+    if not path.exists() or (path.is_dir() and not any(item.name != LOCK for item in path.iterdir())):
         return path
     if not (path / "corpus.json").is_file():
         raise ValueError(f"out={path} exists and is not a corpus; give a new folder.")

@@ -18,12 +18,13 @@ import json
 import math
 import os
 import re
+import unicodedata
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from functools import cached_property
 from itertools import accumulate, chain, count, takewhile
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import tokenizers as hub
 
@@ -65,8 +66,21 @@ _PROBES = (
     "unbelievably well-read (re-read) e.g. U.S.A. #1 @home",
 )
 
-# What a token that opens a word begins with, by the decoder that takes it away again.
-_OPENS = {hub.decoders.Metaspace: "\u2581", hub.decoders.ByteLevel: "\u0120"}
+_PART = "\ufffd"  # what bytes that are no whole character are decoded to
+
+
+class Joints(NamedTuple):
+    """Per id, whether a token belongs to one word with the token before it and after it: in any case, or (left, right)
+    where the neighbour says so of its own side too, as letter beside letter."""
+
+    before: list[bool]
+    after: list[bool]
+    left: list[bool]
+    right: list[bool]
+
+
+def _in_word(character: str) -> bool:
+    return character.isalnum() or unicodedata.category(character)[0] == "M"
 
 
 class Tokenizer:
@@ -142,17 +156,29 @@ class Tokenizer:
         roles = (self.start, self.end, self.pad, self.unknown, self.cls, self.sep, self.mask)
         return sorted({number for number in (*roles, *self.sentinels) if number is not None})
 
-    def word_parts(self) -> list[bool]:
-        """Per id, whether the token goes on with the word of the token before it; False for bytes, which don't tell."""
-        found = [False] * self.vocab_size
-        model, opens = self._backend.model, _OPENS.get(type(self._backend.decoder))
-        prefix = model.continuing_subword_prefix if isinstance(model, hub.models.WordPiece) else None
+    def joints(self) -> Joints:
+        """Which tokens belong to one word with their neighbours."""
+        found = Joints(*([False] * self.vocab_size for _ in Joints._fields))
+        pieces = isinstance(self._backend.model, hub.models.WordPiece)
         for token, number in self._vocabulary().items():
-            if prefix:
-                found[number] = token.startswith(prefix)
-            elif opens:
-                found[number] = token[0].isalnum() and token[0] != opens
+            if pieces:
+                found.before[number] = token.startswith(self._backend.model.continuing_subword_prefix)
+            else:
+                self._join(found, number, token)
+        if not pieces:  # a word piece that is unknown stands for a whole word
+            found.before[self.unknown] = found.after[self.unknown] = True
         return found
+
+    def _join(self, found: Joints, number: int, token: str) -> None:
+        """A token that says itself whether a space comes before it."""
+        decoder = self._backend.decoder
+        text = token if decoder is None else decoder.decode(["", token])
+        if not text.strip():
+            found.after[number] = text == " "
+            return
+        # A part of a character, of a vocabulary of bytes, belongs to the parts around it.
+        found.before[number], found.after[number] = text[0] == _PART, text[-1] == _PART
+        found.left[number], found.right[number] = _in_word(text[0]), _in_word(text[-1])
 
     @cached_property
     def fingerprint(self) -> str:
@@ -237,8 +263,16 @@ class ByteTokenizer(Tokenizer):
         starts = [[place for place, width in enumerate(row) for _ in range(width)] for row in widths]
         return list(zip(self._encode(list(texts)), starts))
 
-    def word_parts(self) -> list[bool]:
-        return [False] * self.vocab_size
+    def special_ids(self) -> list[int]:
+        return [self.pad, self.end, self.unknown]
+
+    def joints(self) -> Joints:
+        found = Joints(*([False] * self.vocab_size for _ in Joints._fields))
+        for byte in range(256):
+            found.before[byte + self.offset] = 0x80 <= byte < 0xC0
+            within = byte >= 0x80 or chr(byte).isalnum()
+            found.left[byte + self.offset] = found.right[byte + self.offset] = within
+        return found
 
     def _vocabulary(self) -> dict[str, int]:
         return {"bytes": self.offset}

@@ -23,18 +23,31 @@ __all__ = ["Vocabulary", "verbatim"]
 
 @dataclass(frozen=True)
 class Vocabulary:
-    """What tokens are to words. goes_on: [vocab] bool, those that go on with the word before them. mute: [vocab] bool,
-    those that say nothing (start, end, padding, unknown). unknown: the token of what the others cannot spell."""
+    """What tokens are to words, [vocab] bool each.
 
-    goes_on: Tensor
+    before, after: those that belong to one word with the token before or behind them. left, right: those that do where
+    their neighbour says so of its own side too. mute: those that say nothing (start, end, padding, unknown).
+    """
+
+    before: Tensor
+    after: Tensor
+    left: Tensor
+    right: Tensor
     mute: Tensor
-    unknown: int
 
     @classmethod
     def of(cls, tokenizer: Tokenizer) -> Self:
         mute = torch.zeros(tokenizer.vocab_size, dtype=torch.bool)
         mute[tokenizer.special_ids()] = True
-        return cls(torch.tensor(tokenizer.word_parts()), mute, tokenizer.unknown)
+        return cls(*(torch.tensor(side) for side in tokenizer.joints()), mute)
+
+    def joined(self, tokens: Tensor) -> Tensor:
+        """[batch, tokens - 1] bool: whether a word goes on from a token to the next."""
+        before, after, left, right = (
+            part.to(tokens.device) for part in (self.before, self.after, self.left, self.right)
+        )
+        here, there = tokens[:, :-1], tokens[:, 1:]
+        return before[there] | after[here] | (right[here] & left[there])
 
 
 def verbatim(
@@ -42,17 +55,15 @@ def verbatim(
 ) -> tuple[Step, State]:
     """`step` and its state, held to what was read.
 
-    No answer begins or ends within a word, and max_tokens are enough for all of it. A question without a word to copy
-    gets an answer that is over at once.
+    No answer begins or ends within a word of what was read, and max_tokens are enough for all of it. A question without
+    a word to copy gets an answer that is over at once.
     """
     device = reading.tokens.device
     mute = vocabulary.mute.to(device)[reading.tokens]
     inside = reading.copyable & ~mute
     same = reading.passage[:, :-1] == reading.passage[:, 1:]
-    # What the tokenizer cannot spell may be a part of the word on either side.
-    glued = reading.tokens == vocabulary.unknown
-    joined = torch.zeros_like(inside)  # whether a word may go on from the place to the next
-    joined[:, :-1] = same & (vocabulary.goes_on.to(device)[reading.tokens[:, 1:]] | glued[:, 1:] | glued[:, :-1])
+    joined = torch.zeros_like(inside)  # whether a word goes on from the place to the next
+    joined[:, :-1] = same & vocabulary.joined(reading.tokens)
     follows = torch.zeros_like(inside)  # whether what is written may go on from the place to the next
     follows[:, :-1] = same & inside[:, :-1] & inside[:, 1:]
     begins = inside.clone()

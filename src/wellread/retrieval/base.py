@@ -9,13 +9,23 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, ClassVar, Self
+from typing import Any, ClassVar, NamedTuple, Self
 
 from wellread.config import from_mapping
 from wellread.locking import locked
+from wellread.retrieval.manifest import refuse_finished
 from wellread.types import Candidates, Passage, Probe
 
-__all__ = ["Retriever", "words_of"]
+__all__ = ["Retriever", "Synced", "words_of"]
+
+
+class Synced(NamedTuple):
+    """How many passages a sync added, replaced, deleted, and left alone."""
+
+    added: int
+    replaced: int
+    deleted: int
+    unchanged: int
 
 
 class Retriever(ABC):
@@ -41,7 +51,8 @@ class Retriever(ABC):
         one that another process writes, and passages that share an id.
         """
         chosen = from_mapping(cls.Options, options, where=cls.name)
-        with locked(Path(out)):
+        refuse_finished(Path(out), overwrite)
+        with locked(Path(out), make=True):
             return cls._build(passages, Path(out), chosen, overwrite)
 
     @classmethod
@@ -91,6 +102,34 @@ class Retriever(ABC):
     @abstractmethod
     def delete(self, ids: Iterable[str]) -> int:
         """Delete passages and say how many; ValueError where an id is not in the index."""
+
+    @abstractmethod
+    def digests(self) -> dict[str, bytes]:
+        """The ids of the passages that can be found, each with 16 bytes that stand for its contents."""
+
+    def sync(self, passages: Iterable[Passage]) -> Synced:
+        """Make the index hold these passages and no others, reading only those that are new or changed.
+
+        passages: something that can be iterated from the start again. A sync that was killed is mended by the next one.
+        """
+        from wellread.retrieval.catalog import digest
+
+        if iter(passages) is passages:
+            raise ValueError(
+                f"passages is a {type(passages).__name__}, which can be read only once; give a list, or an object that "
+                "opens its source in __iter__."
+            )
+        known, seen, fresh = self.digests(), set(), set()
+        for passage in passages:
+            seen.add(passage.id)
+            if known.get(passage.id) != digest(passage):
+                fresh.add(passage.id)
+        gone, changed = known.keys() - seen, known.keys() & fresh
+        if gone or changed:
+            self.delete([*gone, *changed])
+        if fresh:
+            self.add(passage for passage in passages if passage.id in fresh)
+        return Synced(len(fresh) - len(changed), len(changed), len(gone), len(seen) - len(fresh))
 
 
 def words_of(probe: Probe, retriever: str) -> str:

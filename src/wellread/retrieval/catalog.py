@@ -20,7 +20,7 @@ import pyarrow.compute as pc
 
 from wellread.types import Passage
 
-__all__ = ["Catalog", "CatalogWriter", "digest", "fingerprint_of", "in_batches"]
+__all__ = ["Catalog", "CatalogWriter", "digest", "in_batches"]
 
 SCHEMA = pa.schema([("id", pa.string()), ("metadata", pa.map_(pa.string(), pa.string())), ("digest", pa.binary(16))])
 KEPT_MASKS = 32
@@ -31,11 +31,6 @@ def digest(passage: Passage) -> bytes:
     contents = [passage.id, passage.title, passage.text, passage.source, dict(passage.metadata)]
     text = json.dumps(contents, sort_keys=True, ensure_ascii=False, default=str)
     return hashlib.blake2b(text.encode("utf8", "surrogatepass"), digest_size=16).digest()
-
-
-def fingerprint_of(passages: Iterable[Passage]) -> str:
-    """The fingerprint of an index over these passages, in any order."""
-    return f"{sum(int.from_bytes(digest(passage), 'little') for passage in passages) % (1 << 128):032x}"
 
 
 def in_batches(passages: Iterable[Passage], size: int) -> Iterator[list[Passage]]:

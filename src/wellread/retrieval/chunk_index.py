@@ -134,7 +134,7 @@ def build_index(keys: Keys, folder: str | Path, options: IndexOptions | None = N
     lists = min(options.lists or int(2 * len(keys) ** 0.5), len(keys) // 39)
     lists = lists if lists >= 2 else 0  # so few keys are compared one by one
     made_with = {"keys": keys.fingerprint, **asdict(options)}
-    with locked(path):
+    with locked(path, make=True):
         begun = path / "begun.json"
         for file in (path / MANIFEST, begun):
             if file.is_file():

@@ -272,7 +272,7 @@ def write_keys(texts: ChunkTexts, encoder: ChunkEncoder, *, storage: str = "floa
     require(storage in STORAGES, f"storage={storage!r} is unknown; use one of: {', '.join(STORAGES)}.")
     path = texts.path / KEYS
     made_with = {"texts": texts.fingerprint, **encoder.made_with, "storage": storage}
-    with locked(path):
+    with locked(path, make=True):
         if (path / MANIFEST).is_file():
             info = read_json(path / MANIFEST, "keys", COMMAND)
             there = {name: info.get(name) for name in made_with}

@@ -261,7 +261,7 @@ def write_chunks(
     require(chunk_tokens >= 1, f"chunk_tokens={chunk_tokens} is too small; a chunk needs at least 1 token.")
     out = Path(out)
     made_with = {"tokenizer": tokenizer.fingerprint, "chunk_tokens": chunk_tokens, **(made_of or {})}
-    with locked(out):
+    with locked(out, make=True):
         if (out / MANIFEST).is_file():
             info = read_json(out / MANIFEST, "chunks", COMMAND)
             there = {name: info.get(name) for name in made_with}

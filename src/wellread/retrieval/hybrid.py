@@ -11,6 +11,7 @@ from __future__ import annotations
 import dataclasses
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Self
@@ -18,8 +19,8 @@ from typing import Any, Self
 from wellread.config import from_mapping, require, to_mapping
 from wellread.locking import locked
 from wellread.retrieval import RETRIEVERS, open_index
-from wellread.retrieval.base import Retriever
-from wellread.retrieval.manifest import prepare, read_manifest, write_manifest
+from wellread.retrieval.base import Retriever, Synced
+from wellread.retrieval.manifest import prepare, read_manifest, refuse_finished, write_manifest
 from wellread.types import Candidates, Passage, Probe
 
 __all__ = ["HybridOptions", "HybridRetriever", "fuse"]
@@ -47,14 +48,14 @@ class HybridRetriever(Retriever):
     reads = True
     Options = HybridOptions
 
-    def __init__(self, parts: Sequence[Retriever], options: HybridOptions | None = None) -> None:
+    def __init__(
+        self, parts: Sequence[Retriever], options: HybridOptions | None = None, directory: Path | None = None
+    ) -> None:
+        """directory: what is held while the parts change, where they lie in one."""
         self.parts = list(parts)
         self.reads = any(part.reads for part in self.parts)
         self.options = options or HybridOptions(parts=tuple(part.name for part in parts))
-        prints = {part.name: part.fingerprint for part in self.parts}
-        if len(set(prints.values())) > 1:
-            sizes = ", ".join(f"{part.name} {len(part)}" for part in self.parts)
-            raise ValueError(f"the parts hold different passages ({sizes}); build the hybrid index again.")
+        self.directory = directory
 
     @classmethod
     def build(cls, passages: Iterable[Passage], out: str | Path, *, overwrite: bool = False, **options: Any) -> Self:
@@ -66,7 +67,8 @@ class HybridRetriever(Retriever):
         # The parts read the passages one after the other; an iterator could be read only once.
         again = list(passages) if iter(passages) is passages else passages
         out = Path(out)
-        with locked(out):
+        refuse_finished(out, overwrite)
+        with locked(out, make=True):
             prepare(out, overwrite, expected=chosen.parts)
             for name, part_options in for_parts.items():
                 RETRIEVERS[name].build(again, out / name, overwrite=True, **part_options)
@@ -80,31 +82,58 @@ class HybridRetriever(Retriever):
     @classmethod
     def open(cls, directory: str | Path) -> Self:
         chosen = from_mapping(HybridOptions, read_manifest(directory)["options"], where=cls.name)
-        return cls([open_index(Path(directory) / name) for name in chosen.parts], chosen)
+        return cls([open_index(Path(directory) / name) for name in chosen.parts], chosen, Path(directory))
 
     def __len__(self) -> int:
         return len(self.parts[0])
 
     @property
     def fingerprint(self) -> str:
+        self._check_even()
         return self.parts[0].fingerprint
 
+    def _check_even(self) -> None:
+        """A change that was killed between two parts leaves them with different passages."""
+        if len({part.fingerprint for part in self.parts}) > 1:
+            sizes = ", ".join(f"{part.name} {len(part)}" for part in self.parts)
+            raise ValueError(
+                f"the parts hold different passages ({sizes}); bring them together with `wellread index --sync`, or "
+                "`wellread memory sync`, or build the hybrid index again."
+            )
+
+    def _changing(self) -> AbstractContextManager[None]:
+        return nullcontext() if self.directory is None else locked(self.directory)
+
     def _search(self, probes: list[Probe], top_k: int, where: dict[str, Any]) -> list[Candidates]:
+        self._check_even()
         depth = max(top_k, self.options.depth)
         rankings = [part.search(probes, top_k=depth, where=where) for part in self.parts]
         return [fuse(found, rank_constant=self.options.rank_constant).top(top_k) for found in zip(*rankings)]
 
     def add(self, passages: Iterable[Passage]) -> int:
+        self._check_even()
         again = list(passages)
-        for part in self.parts:
-            part.add(again)
+        with self._changing():
+            for part in self.parts:
+                part.add(again)
         return len(again)
 
     def delete(self, ids: Iterable[str]) -> int:
+        self._check_even()
         again = list(dict.fromkeys(ids))
-        for part in self.parts:
-            part.delete(again)
+        with self._changing():
+            for part in self.parts:
+                part.delete(again)
         return len(again)
+
+    def digests(self) -> dict[str, bytes]:
+        return self.parts[0].digests()
+
+    def sync(self, passages: Iterable[Passage]) -> Synced:
+        """As `Retriever.sync`, part by part."""
+        with self._changing():
+            first, *_ = [part.sync(passages) for part in self.parts]
+        return first
 
 
 def fuse(rankings: Iterable[Candidates], *, rank_constant: float = 60.0) -> Candidates:

@@ -11,7 +11,7 @@ from typing import Any
 
 from wellread.locking import LOCK
 
-__all__ = ["FORMAT", "prepare", "read_manifest", "some", "write_manifest"]
+__all__ = ["FORMAT", "prepare", "read_manifest", "refuse_finished", "some", "write_manifest"]
 
 FORMAT = 1
 
@@ -39,15 +39,23 @@ def write_manifest(directory: Path, manifest: dict[str, Any]) -> None:
     os.replace(draft, directory / "index.json")
 
 
+def refuse_finished(out: Path, overwrite: bool) -> None:
+    """ValueError where the directory holds a finished index that is not to be replaced."""
+    if not overwrite and (out / "index.json").exists():
+        raise ValueError(
+            f"{out} already holds an index; bring it up to date (--sync), replace it (--overwrite), or give another "
+            "directory."
+        )
+
+
 def prepare(out: Path, overwrite: bool, *, expected: Sequence[str] = ()) -> None:
     """Make the directory of a new index, without the index that was there.
 
     expected: names that an unfinished build of the same kind leaves, besides segments. ValueError where the
     directory holds a finished index and `overwrite` is False, or anything that is no part of an index.
     """
+    refuse_finished(out, overwrite)
     if (out / "index.json").exists():
-        if not overwrite:
-            raise ValueError(f"{out} already holds an index; give another directory or overwrite it (--overwrite).")
         old = json.loads((out / "index.json").read_text(encoding="utf8"))
         (out / "index.json").unlink()
         parts = [out / name for name in old.get("options", {}).get("parts", ())]

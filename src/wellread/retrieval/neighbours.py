@@ -133,7 +133,7 @@ def find_neighbours(
     made_with = {"database": database.fingerprint, "texts": texts.fingerprint, "k": options.k, "share": options.share}
     made_with |= {"limit": options.limit, "seed": options.seed, "own": options.own, "probes": options.probes}
     made_with |= {"index": database.index.info["code"], "lists": database.index.lists}
-    with locked(out):
+    with locked(out, make=True):
         if (out / MANIFEST).is_file():
             info = read_json(out / MANIFEST, "neighbours", COMMAND)
             there = {name: info.get(name) for name in made_with}

@@ -9,11 +9,13 @@ from __future__ import annotations
 
 import shutil
 from abc import abstractmethod
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, ClassVar, Self
 
 import numpy as np
+import pyarrow as pa
 import pyarrow.compute as pc
 
 from wellread.config import from_mapping, to_mapping
@@ -108,7 +110,7 @@ class SegmentedRetriever(Retriever):
         return self.manifest["fingerprint"]
 
     def add(self, passages: Iterable[Passage]) -> int:
-        with locked(self.directory):
+        with self._changing():
             path = self._new_segment()
             try:
                 self._write_segment(passages, path, self.options)
@@ -126,12 +128,12 @@ class SegmentedRetriever(Retriever):
 
     def delete(self, ids: Iterable[str]) -> int:
         wanted = list(dict.fromkeys(ids))
-        places = [self._living_positions(segment, wanted) for segment in self.segments]
-        missing = [name for name, *found in zip(wanted, *places) if max(found) < 0]
-        if missing:
-            raise ValueError(f"{some(missing)} not in the index; nothing was deleted.")
-        rows = [dict(row) for row in self.manifest["segments"]]
-        with locked(self.directory):
+        with self._changing():
+            places = [self._living_positions(segment, wanted) for segment in self.segments]
+            missing = [name for name, *found in zip(wanted, *places) if max(found) < 0]
+            if missing:
+                raise ValueError(f"{some(missing)} not in the index; nothing was deleted.")
+            rows = [dict(row) for row in self.manifest["segments"]]
             for row, segment, positions in zip(rows, self.segments, places):
                 gone = positions[positions >= 0]
                 if len(gone):
@@ -140,10 +142,27 @@ class SegmentedRetriever(Retriever):
             self._commit(rows)
         return len(wanted)
 
+    def digests(self) -> dict[str, bytes]:
+        found: dict[str, bytes] = {}
+        for segment in self.segments:
+            rows = segment.catalog.table.filter(pa.array(segment.alive))
+            found |= zip(rows["id"].to_pylist(), rows["digest"].to_pylist())
+        return found
+
     def compact(self) -> None:
         """Merge everything into one segment and drop what was deleted; results stay the same."""
-        with locked(self.directory):
+        with self._changing():
             self._merge(0)
+
+    @contextmanager
+    def _changing(self) -> Iterator[None]:
+        """Hold the index for a change, and begin it with what other processes made of the index since it was opened."""
+        with locked(self.directory):
+            manifest = read_manifest(self.directory)
+            if manifest != self.manifest:
+                self.manifest = manifest
+                self._load()
+            yield
 
     def allowed(self, where: dict[str, Any]) -> list[np.ndarray]:
         """Per segment, [passages] bool: which passages may be found."""

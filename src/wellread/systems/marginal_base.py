@@ -127,8 +127,9 @@ class MarginalSystem(System):
         search: Search | None = None,
         vocabulary: Vocabulary | None = None,
     ) -> Generated:
-        """The best span, or the best fill. num_beams changes nothing: all spans are compared, and all stand in a
-        passage (`vocabulary`)."""
+        """The best span, or the best fill. num_beams changes nothing: all spans are compared."""
+        if vocabulary is not None:
+            raise ValueError("REALM cuts its answers out of passages, or fills masks in; leave verbatim out.")
         reading = self.read(inputs, candidates) if reading is None else reading
         parts, filled = self._columns(reading), self._masks(reading).any(-1).any(-1)
         prior = torch.cat([reading.scores[:, : parts.passages], reading.extras["null"]], dim=1)

@@ -321,7 +321,7 @@ class _Run:
                 **(self.live.facts(self.step) if self.live is not None else {}),
             }
         )
-        self.bar.set_postfix({"loss": f"{sum(means.values()):.3f}", "q/s": f"{questions / seconds:.1f}"})
+        self.bar.set_postfix({"loss": f"{sum(means.values()):.3f}", "q/s": f"{questions / seconds:.1f}"}, refresh=False)
         self.meter = _Meter()
 
     def _sums(self) -> dict[str, float]:

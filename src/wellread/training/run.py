@@ -6,7 +6,7 @@ import json
 import os
 import platform
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import nullcontext
+from contextlib import ExitStack
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from importlib.metadata import PackageNotFoundError, version
@@ -75,7 +75,16 @@ def run_recipe(
     if folder is None:
         raise ValueError('no folder for the run; give --out DIR, or out = "DIR" in the recipe.')
     processes = find_processes()
-    with locked(folder) if processes.main else nullcontext():
+    with ExitStack() as held:
+        refusal = ""
+        if processes.main:
+            try:
+                held.enter_context(locked(folder, make=True))
+            except ValueError as error:
+                refusal = str(error)
+        refusal = processes.gather(refusal)[0]
+        if refusal:  # told by all of them, so that none waits for the others
+            raise ValueError(refusal)
         return _run(recipe, folder, evaluate_factory, processes, restart=restart, progress=progress)
 
 

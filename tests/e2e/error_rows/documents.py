@@ -127,7 +127,20 @@ TOPICS: dict[str, list[Row]] = {
             "index-exists",
             "an index that is there already",
             "index corpus --retriever lexical --out index",
-            r"index already holds an index; give another directory or overwrite it \(--overwrite\)\.",
+            r"index already holds an index; bring it up to date \(--sync\), replace it \(--overwrite\), or give "
+            r"another directory\.",
+        ),
+        Row(
+            "sync-with-options",
+            "other options for an index that is brought up to date",
+            "index corpus --retriever dense --out index --sync",
+            r"--sync keeps the options that index was built with; leave --retriever out\.",
+        ),
+        Row(
+            "sync-with-a-model",
+            "a model for an index that needs none",
+            "index corpus --model model --out index --sync",
+            r"index holds no keys of a model; leave --model and --memory out\.",
         ),
         Row(
             "option-of-another",
