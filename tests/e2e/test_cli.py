@@ -200,7 +200,8 @@ def test_an_index_is_brought_up_to_date(wellread, reader) -> None:
     rows.append({"id": "pluto", "title": "Pluto", "text": "Pluto is a dwarf with a heart of ice."})
     (reader / "later.jsonl").write_text("\n".join(map(json.dumps, rows)) + "\n")
     wellread("corpus later.jsonl --out later")
-    assert wellread("index corpus --retriever lexical --out index").code == 0
+    assert wellread("corpus passages.jsonl --out first").code == 0
+    assert wellread("index first --retriever lexical --out index").code == 0
     counts = ("added", "replaced", "deleted", "unchanged", "passages")
     first = wellread("index later --out index --sync --json").json
     assert [first[name] for name in counts] == [1, 1, 1, 4, 6]
