@@ -292,7 +292,7 @@ def average(model: Model, *paths: str | Path) -> None:
     "Model soups", 2022, arXiv 2203.05482). ValueError where they are not of the same weights; nothing is changed then.
     """
     own = checkpoints.named_weights(model.system)
-    sums = {name: weight.detach().clone() for name, weight in own.items()}
+    sums, moved = {name: weight.detach().clone() for name, weight in own.items()}, set()
     for path in paths:
         other = saved_weights(model_path(path))
         odd = [name for name in {**own, **other} if name not in own or name not in other]
@@ -303,10 +303,13 @@ def average(model: Model, *paths: str | Path) -> None:
                 "average models that were trained from one start as the same system."
             )
         for name, weight in sums.items():
-            weight += other[name].to(weight.dtype)
+            added = other[name].to(weight.dtype)
+            if not torch.equal(added, own[name]):
+                moved.add(name)
+            weight += added
     with torch.no_grad():
-        for name, weight in own.items():
-            weight.copy_(sums[name] / (1 + len(paths)))
+        for name in moved:  # the others stay as they are to the last bit, and memories of a frozen encoder stay good
+            own[name].copy_(sums[name] / (1 + len(paths)))
 
 
 def transfer(model: Model, path: str | Path, parts: Sequence[str]) -> list[str]:

@@ -344,6 +344,15 @@ def test_an_average_lies_in_the_middle_of_models(make, tmp_path, others):
     assert any(not torch.equal(after[name], before[name]) for name in before)
 
 
+def test_weights_that_are_the_same_in_all_models_stay_so_to_the_last_bit(make, tmp_path):
+    one = make("glimmer", seed=1)
+    before = weights_of(one)
+    paths = [save_model(tmp_path / name, one) for name in "ab"]
+    average(one, *paths)
+    after = weights_of(one)
+    assert all(torch.equal(after[name], before[name]) for name in before)
+
+
 @pytest.mark.parametrize("system", ["memory_fid", "lumen"])
 def test_models_of_other_weights_have_no_average(make, tmp_path, system):
     save_model(tmp_path, make("glimmer", seed=1))
