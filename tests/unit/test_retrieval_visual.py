@@ -69,6 +69,14 @@ def test_an_index_opens_and_grows(tmp_path, folder, corpus):
     assert index.search([Probe(picture="green")], top_k=1)[0].ids == ("new",)
 
 
+def test_a_sync_looks_at_what_has_a_picture_alone(tmp_path, folder, corpus):
+    index = RETRIEVERS["visual"].build(corpus, tmp_path / "index", pictures=str(folder))
+    assert index.sync(corpus) == (0, 0, 0, 6)
+    assert index.sync([passage for passage in corpus if passage.id != "p-red"]) == (0, 0, 1, 5)
+    with pytest.raises(ValueError, match="can be read only once"):
+        index.sync(iter(corpus))
+
+
 def test_questions_and_options_must_fit(tmp_path, folder, corpus):
     visual = RETRIEVERS["visual"]
     with pytest.raises(ValueError, match="visual search needs pictures, a folder that wellread pictures made"):

@@ -17,6 +17,7 @@ import numpy as np
 from wellread.config import require
 from wellread.pictures import Pictures
 from wellread.pictures.looks import VIEWS, looks
+from wellread.retrieval.base import Synced
 from wellread.retrieval.dense import DenseOptions, DenseRetriever
 from wellread.types import Passage, Probe
 
@@ -82,6 +83,11 @@ class VisualRetriever(DenseRetriever):
 
     def add(self, passages: Iterable[Passage]) -> int:
         return super().add(_WithPicture(passages))
+
+    def sync(self, passages: Iterable[Passage]) -> Synced:
+        """As `Retriever.sync`, of the passages that have a picture."""
+        once = iter(passages) is passages  # which is refused
+        return super().sync(passages if once else _WithPicture(passages))
 
     @classmethod
     def open_encoder(cls, name: str) -> VisualEncoder:
