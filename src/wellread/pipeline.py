@@ -382,6 +382,11 @@ def open_pipeline(
     if index is None:
         index = None if memory is None else Path(memory) / INDEX_FOLDER
         if index is None or not (index / "index.json").is_file():
+            if memory is not None:
+                raise ValueError(
+                    f"{memory} holds no search index; run the `wellread memorize` that made it again, which goes on "
+                    "where it stopped, or pass --index DIR."
+                )
             raise ValueError("no search index was given; build one with wellread index and pass --index DIR.")
     confidence = None if isinstance(model, Model) else Confidence.load(model_path(model), system=loaded.name)
     return Pipeline(

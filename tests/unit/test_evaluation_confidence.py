@@ -309,3 +309,13 @@ def test_both_diagrams_are_drawn(tmp_path):
     ]
     assert files[0] == files[1]
     assert all(f">{word}<" in files[0] for word in ("Reliability", "Risk and coverage", "before", "after"))
+
+
+def test_an_answer_from_one_passage_alone_is_not_judged_by_how_alone_it_is():
+    """Such an answer has all of the attention, which among the answers that were fitted on none had."""
+    features = {"log_likelihood": (1.0, -1.5, 1.2), "share": (-0.4, 0.3, 0.07)}
+    weights, means, scales = (tuple(part) for part in zip(*features.values()))
+    found = Confidence(tuple(features), weights, 0.0, means, scales)
+    alone = Answer("Rio", (CitedPassage("a", "", "Rio", 0.0, share=1.0),), log_likelihood=-0.1, num_tokens=2)
+    expected = 1 / (1 + math.exp(-((-0.1 + 1.5) / 1.2 - 0.4 * 3)))  # ten scales away, counted as three
+    assert found(alone) == pytest.approx(expected)

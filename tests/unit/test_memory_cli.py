@@ -57,10 +57,11 @@ def run(capsys: pytest.CaptureFixture[str], *arguments: str, code: int = 0) -> A
 
 def test_info(memory: str, capsys: pytest.CaptureFixture[str]) -> None:
     facts = run(capsys, "info", memory, "--json")
-    assert facts == Memory.open(memory).info()
+    assert facts == Memory.open(memory).info() | {"index": None}
     assert {"passages", "tokens", "bytes", "codec", "fingerprint"} <= set(facts)
     text = run(capsys, "info", memory)
     assert "12 passages, 36 tokens" in text
+    assert "index        none inside" in text
     assert "int8: 10 bytes per token, relative_l2" in text
 
 

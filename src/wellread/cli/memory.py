@@ -47,7 +47,9 @@ def info(memory: str, as_json: bool) -> None:
     """
     from wellread.memory.store import Memory
 
-    facts = Memory.open(memory).info()
+    store = Memory.open(memory)
+    index = _index_inside(store)
+    facts = store.info() | {"index": None if index is None else index.name}
     emit(facts, as_json, _as_text(memory, facts))
 
 
@@ -59,6 +61,7 @@ def _as_text(memory: str, facts: Mapping[str, Any]) -> str:
         + ("" if facts["complete"] else " (not finished: run the same `wellread memorize` again)"),
         f"codec        {facts['codec']}: {states}",
         *(f"{name:<12} {value}" for name, value in facts["fingerprint"].items()),
+        f"index        {facts['index'] or 'none inside'}",
         f"created      {facts['created']}, changed {facts['changed']}",
     ]
     return "\n".join(lines)

@@ -46,8 +46,8 @@ def csv_rows(path: Path, *, wanted: tuple[str, ...]) -> Iterator[Row | Problem]:
         else:
             yield _row(line, header, delimiter, waiting, source, str(path))
     for line in early[: None if header else 1]:
-        reason = "comes before the header" if header else "is no header: no column is named"
-        yield Problem(str(path), line.number, f"{reason} {'' if header else ' or '.join(wanted)}".rstrip())
+        missing = f"names no column {' or '.join(wanted)}; rename the one that holds the text"
+        yield Problem(str(path), line.number, "comes before the header" if header else missing)
 
 
 def _header(text: str, wanted: tuple[str, ...]) -> tuple[list[str] | None, str]:

@@ -26,6 +26,7 @@ __all__ = ["FEATURES", "Calibration", "Confidence", "calibrate", "fit_confidence
 FILE = "confidence.json"
 FORMAT = 1
 MOST_STEPS = 100  # of Newton's method; it needs about 6
+FARTHEST = 3.0
 
 
 def raw_confidence(answer: Answer) -> float:
@@ -95,11 +96,12 @@ class Confidence:
         require(all(scale > 0 for scale in self.scales), "a scale is not above 0; it must be.")
 
     def __call__(self, answer: Answer) -> float:
-        """From 0 to 1. Of an answer that says nothing, 0."""
+        """From 0 to 1. Of an answer that says nothing, 0. Nothing speaks louder than FARTHEST scales from its mean: an
+        answer from one passage alone is unlike all that was fitted on in some features."""
         if not answer.text.strip():
             return 0.0
         values = np.array([FEATURES[name](answer) for name in self.features])
-        return float(_sigmoid(self.bias + (values - self.means) / self.scales @ np.array(self.weights)))
+        return float(_sigmoid(self.bias + _standardised(values, self.means, self.scales) @ np.array(self.weights)))
 
     def rate(self, answer: Answer, min_confidence: float | None = None) -> Answer:
         """The answer with its confidence; withheld where that is below `min_confidence`."""
@@ -130,6 +132,10 @@ class Confidence:
         return found if system in (None, found.fitted.get("system")) else None
 
 
+def _standardised(values: np.ndarray, means: Any, scales: Any) -> np.ndarray:
+    return np.clip((values - means) / scales, -FARTHEST, FARTHEST)
+
+
 def fit_confidence(
     answers: Sequence[Answer],
     right: Sequence[float],
@@ -153,7 +159,7 @@ def fit_confidence(
     values = np.array([[feature(answer) for feature in FEATURES.values()] for answer, _ in pairs])
     means, scales = values.mean(0), values.std(0)
     scales[scales < 1e-9] = 1.0  # the same for all answers: no weight can come of it
-    weights = _logistic((values - means) / scales, np.array([good for _, good in pairs]), l2)
+    weights = _logistic(_standardised(values, means, scales), np.array([good for _, good in pairs]), l2)
     return Confidence(
         features=tuple(FEATURES),
         weights=tuple(weights[:-1].tolist()),

@@ -46,6 +46,11 @@ class Fingerprint:
 def check(memory: Fingerprint, model: Fingerprint, needed: Collection[str] | None = None) -> None:
     """Raise ValueError if the memory was made with another model than the one that wants to read it."""
     differing = memory.difference(model, needed)
+    if differing == ["cutting"]:
+        raise ValueError(
+            f"the memory's corpus was cut by {memory.cutting!r}, this one by {model.cutting!r}; cut it as the "
+            "first one was (`wellread corpus` with the same options), or memorize this one anew."
+        )
     if differing:
         parts = "; ".join(
             f"{name} is {getattr(memory, name)!r} in the memory and {getattr(model, name)!r} in the model"

@@ -33,7 +33,7 @@ from wellread.config import require
 from wellread.evaluation import flops
 from wellread.evaluation.flops import FlopFormula
 from wellread.losses import nll, perplexity_distillation
-from wellread.reading.keeping import all_columns, check_keep, keep_best
+from wellread.reading.keeping import all_columns, keep_best
 from wellread.systems.base import Paper
 from wellread.systems.live_base import LiveConfig, LiveSystem
 from wellread.types import CandidateBatch, Inputs, Reading, TrainingBatch
@@ -119,10 +119,6 @@ class Glimmer(LiveSystem):
 
     def parts(self) -> dict[str, list[str]]:
         return {**super().parts(), "scorer": ["scorer.", "ranker."]}
-
-    def check_top_k(self, top_k: int) -> None:
-        """More can be kept than there are only by mistake; a corpus that gives fewer is no mistake."""
-        check_keep(self.config.keep, top_k)
 
     def read(self, inputs: Inputs, candidates: CandidateBatch) -> Reading:
         question = self.question_states(inputs)

@@ -28,12 +28,6 @@ TOPICS: dict[str, list[Row]] = {
             r"no search index was given; build one with wellread index and pass --index DIR\.",
         ),
         Row("top-k", "no passage retrieved", f"{ASK} --top-k 0", r"top_k=0; it must be at least 1\."),
-        Row(
-            "keep-above-top-k",
-            "more passages kept than are retrieved",
-            f"{ASK} --set keep=9 --top-k 3",
-            r"keep=9 but 3 passages were retrieved; keep must be between 1 and 3\.",
-        ),
         Row("beams", "no beam", f"{ASK} --beams 0", r"Invalid value for '--beams': 0 is not in the range x>=1\."),
         Row(
             "where",
@@ -72,12 +66,6 @@ TOPICS: dict[str, list[Row]] = {
             "a part that the questions do not have",
             f"{EVAL} --split dev",
             r"split='dev' is not in questions\.jsonl; it has: no split field\.",
-        ),
-        Row(
-            "eval-keep-above-top-k",
-            "more passages kept than are retrieved",
-            f"{EVAL} --set keep=9 --top-k 3",
-            r"keep=9 but 3 passages were retrieved; keep must be between 1 and 3\.",
         ),
         Row(
             "eval-batch-size",
