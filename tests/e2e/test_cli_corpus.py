@@ -34,6 +34,13 @@ def test_json_object_on_stdout_and_talk_on_stderr(tmp_path, source):
     assert Corpus.open(tmp_path / "c").cutting.overlap == 2
 
 
+def test_files_in_another_encoding_are_named(tmp_path):
+    (tmp_path / "old.txt").write_bytes("Le médecin habite à Genève.".encode("latin-1"))
+    result = run(tmp_path / "old.txt", "--out", tmp_path / "c")
+    assert f"repaired {tmp_path / 'old.txt'}" in result.stderr
+    assert "save it as UTF-8 to keep its letters" in result.stderr
+
+
 def test_plain_words_by_default(tmp_path, source):
     result = run(source, "--out", tmp_path / "c")
     assert result.exit_code == 0

@@ -149,6 +149,7 @@ def test_report(tmp_path):
     report = quiet([tmp_path / "a.jsonl"], tmp_path / "c")
     assert (report.documents, report.passages, report.skipped, report.duplicates, report.repaired) == (4, 2, 2, 1, 1)
     assert [(item.line, item.reason[:6]) for item in report.problems] == [(2, "is not"), (4, "id 'a'")]
+    assert [(item.file, item.line) for item in report.repairs] == [(str(tmp_path / "a.jsonl"), 5)]
     corpus = Corpus.open(tmp_path / "c")
     assert corpus.fingerprint == report.fingerprint
     assert corpus.get(["a"])[0].source == "nq"

@@ -86,6 +86,10 @@ def command(
         say(f"skipped {problem}")
     if report.skipped > SHOWN:
         say(f"and {report.skipped - SHOWN} more")
+    for repair in report.repairs[:SHOWN]:
+        say(f"repaired {repair}")
+    if report.repaired > SHOWN:
+        say(f"and {report.repaired - SHOWN} more")
     result = {
         "passages": report.passages,
         "documents": report.documents,

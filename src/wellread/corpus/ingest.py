@@ -16,6 +16,7 @@ from wellread.corpus.store import Corpus, CorpusWriter, check_output
 __all__ = ["IngestReport", "ingest"]
 
 MAX_PROBLEMS = 1000  # kept in the report; all are counted
+REPAIRED = "holds bytes that are no UTF-8, or NULs, which were replaced; save it as UTF-8 to keep its letters"
 LOOK_AHEAD = 200  # documents that decide whether a file holds passages
 LOOK_AHEAD_LETTERS = 1 << 22
 
@@ -24,7 +25,7 @@ LOOK_AHEAD_LETTERS = 1 << 22
 class IngestReport:
     """What came of it. skipped: rows, files and passages that were left out, each with a problem (the first
     1000 are kept). duplicates: passages dropped because the same one was there. repaired: documents whose
-    encoding was mended. by_source: passages of each source."""
+    encoding was mended (`repairs` says which, up to as many). by_source: passages of each source."""
 
     out: Path
     documents: int = 0
@@ -36,6 +37,7 @@ class IngestReport:
     fingerprint: str = ""
     by_source: dict[str, int] = field(default_factory=dict)
     problems: list[Problem] = field(default_factory=list)
+    repairs: list[Problem] = field(default_factory=list)
 
     def note(self, problem: Problem, *, strict: bool) -> None:
         if strict:
@@ -43,6 +45,11 @@ class IngestReport:
         self.skipped += 1
         if len(self.problems) < MAX_PROBLEMS:
             self.problems.append(problem)
+
+    def note_repair(self, document: Document) -> None:
+        self.repaired += 1
+        if len(self.repairs) < MAX_PROBLEMS:
+            self.repairs.append(Problem(document.file, document.line, REPAIRED))
 
 
 def ingest(
@@ -79,7 +86,8 @@ def ingest(
                 report.note(document, strict=strict)
                 continue
             report.documents += document.part == 0
-            report.repaired += document.repaired
+            if document.repaired:
+                report.note_repair(document)
             if document.picture is not None:
                 writer.add_picture(document.metadata["picture"], document.picture)
             for passage in writer.cutting.cut(document, whole=whole):
