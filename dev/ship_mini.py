@@ -105,12 +105,11 @@ def _all_stages(run: Path, step: int, others: Sequence[Path]) -> list[dict[str, 
     """The stages of the runs whose weights are averaged, each once, those of `run` last."""
     found: dict[str, dict[str, Any]] = {}
     for folder in others:
-        made = folder.parent
         if (folder / PACKAGED).is_file():
             told = json.loads((folder / PACKAGED).read_text(encoding="utf8"))["stages"]
         else:
-            state = read_checkpoint(made)  # weights that no run here made say nothing of how they were trained
-            told = [] if state is None else stages(made, state["step"])
+            state = read_checkpoint(folder.parent)  # weights that no run here made say nothing of how they were trained
+            told = [] if state is None else stages(folder.parent, state["step"])
         found |= {stage["run"]: stage for stage in told}
     own = {stage["run"]: stage for stage in stages(run, step)}
     return [*(stage for name, stage in found.items() if name not in own), *own.values()]

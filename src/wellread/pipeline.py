@@ -75,10 +75,9 @@ class Pipeline:
         return self.retriever.name == self.model.system.retriever
 
     def check_top_k(self, top_k: int) -> None:
-        """Raise ValueError where `top_k` is no number of candidates this system can answer from."""
+        """Raise ValueError where `top_k` is no number of candidates to answer from."""
         if top_k < 1:
             raise ValueError(f"top_k={top_k}; it must be at least 1.")
-        self.model.system.check_top_k(top_k)
 
     def check_min_confidence(self, min_confidence: float | None) -> None:
         """Raise ValueError where answers cannot be withheld by this: no share, or no confidence to compare with."""

@@ -160,9 +160,6 @@ class System(nn.Module, ABC):
         """What `retriever` searches: [..., tokens, key dim] of stored states [..., tokens, dim]."""
         raise NotImplementedError(f"{type(self).__name__} has no search of its own.")
 
-    def check_top_k(self, top_k: int) -> None:
-        """Raise ValueError where this system cannot answer from `top_k` candidates."""
-
     @abstractmethod
     def read(self, inputs: Inputs, candidates: CandidateBatch) -> Reading:
         """What the decoder attends to, with scores per candidate where the system has its own."""

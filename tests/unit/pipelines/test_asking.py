@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import replace
 
 import pytest
@@ -62,7 +63,7 @@ def test_verbatim_answers_stand_in_what_was_read(place, name, beams):
         assert other.text
         assert any(find_span(other.text, text) for text in read)
         loose += not any(find_span(one.text, text) for text in read)
-        assert other.log_likelihood / other.num_tokens <= 0
+        assert math.isfinite(other.log_likelihood)
     assert loose, "untrained readers write what no passage holds"
 
 
