@@ -166,10 +166,11 @@ class Candidates:
 @dataclass(frozen=True, slots=True)
 class CitedPassage:
     """A passage an answer rests on. score: the system's own (reranker) score where it has one, else the
-    retriever's. kept: whether the reader read it to the end. share: the share of the decoder's attention
-    (or copied mass) that fell on it, 0 to 1. span: [start, end) characters of the answer in the text. source: of the
-    passage; gate: how far the system trusts that source for this question, None where it does not tell sources apart.
-    picture: of the passage, by id or by file. metadata: of the passage, such as the file it comes from."""
+    retriever's. kept: whether the reader read it to the end. share: the share of the answer that it gave, 0 to 1: of
+    the decoder's attention, of what was copied, or of the answer's probability. span: [start, end) characters of the
+    answer in the text. source: of the passage; gate: how far the system trusts that source for this question, None
+    where it does not tell sources apart. picture: of the passage, by id or by file. metadata: of the passage, such as
+    the file it comes from."""
 
     id: str
     title: str

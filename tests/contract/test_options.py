@@ -187,6 +187,7 @@ def test_a_retrieval_prior_brings_the_retrievers_order_in(tiny):
     assert ruled.tolist() == [[1, 3], [0, 1]]
 
 
-def test_a_negative_retrieval_prior(tiny):
-    with pytest.raises(ValueError, match=r"retrieval_prior=-1\.0; it must not be negative"):
-        tiny.system("glimmer", retrieval_prior=-1.0)
+@pytest.mark.parametrize("name", ["retrieval_prior", "score_prior"])
+def test_a_negative_prior(tiny, name):
+    with pytest.raises(ValueError, match=rf"{name}=-1\.0; it must not be negative"):
+        tiny.system("glimmer", **{name: -1.0})

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+import torch
+
 if TYPE_CHECKING:
     from torch import Tensor
 
-__all__ = ["all_columns", "check_keep", "keep_best"]
+__all__ = ["all_columns", "check_keep", "keep_best", "ranks_behind", "scores_behind"]
 
 
 def check_keep(keep: int, num_passages: int) -> None:
@@ -31,3 +33,20 @@ def keep_best(scores: Tensor, exists: Tensor, keep: int) -> Tensor:
 def all_columns(exists: Tensor) -> Tensor:
     """Every column in the retriever's order: [batch, passages] bool -> [batch, passages] int64."""
     return exists.new_ones(exists.shape).long().cumsum(-1) - 1
+
+
+def ranks_behind(found: Tensor, exists: Tensor) -> Tensor:
+    """The logarithm of each candidate's rank, from 1, by its score `found`: [batch, passages] float32."""
+    found = found.masked_fill(~exists, -torch.inf)
+    return torch.log1p((found[:, None, :] > found[:, :, None]).sum(-1).float())
+
+
+def scores_behind(found: Tensor, exists: Tensor) -> Tensor:
+    """How far the score `found` of each candidate is behind its question's best, in standard deviations of those of
+    all that exist: [batch, passages] float32; 0 for those that do not exist."""
+    count = exists.sum(-1, keepdim=True).clamp_min(1)
+    best = found.masked_fill(~exists, -torch.inf).amax(-1, keepdim=True)
+    mean = found.masked_fill(~exists, 0.0).sum(-1, keepdim=True) / count
+    spread = ((found - mean).masked_fill(~exists, 0.0).square().sum(-1, keepdim=True) / count).sqrt()
+    behind = (best - found) / spread.clamp_min(torch.finfo(found.dtype).tiny)
+    return behind.masked_fill(~exists | (best == found), 0.0)

@@ -33,7 +33,8 @@ from wellread.config import require
 from wellread.evaluation import flops
 from wellread.evaluation.flops import FlopFormula
 from wellread.losses import nll, perplexity_distillation
-from wellread.reading.keeping import all_columns, keep_best
+from wellread.reading.keeping import all_columns, keep_best, ranks_behind, scores_behind
+from wellread.reading.weighing import apart, likeliest, posterior
 from wellread.systems.base import Paper
 from wellread.systems.live_base import LiveConfig, LiveSystem
 from wellread.types import CandidateBatch, Inputs, Reading, TrainingBatch
@@ -42,7 +43,10 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from wellread.nn.encoder_decoder import EncoderDecoder
+    from wellread.reading.decoding import Generated
     from wellread.reading.pairing import Pairs
+    from wellread.reading.verbatim import Vocabulary
+    from wellread.systems.base import Search
 
 __all__ = ["Glimmer", "GlimmerConfig"]
 
@@ -55,8 +59,13 @@ class GlimmerConfig(LiveConfig):
     the end (figure 5). score: from the first token of the pair, the mean of the question's tokens, or the mean
     of all (table 3 has the first and the last). reranker: "shared" uses LiveEncA, "separate" a copy of those
     layers for scoring only (table 1). distillation_weight, _temperature, distill_over: the auxiliary loss;
-    weight 0 switches it off (table 3). retrieval_prior: how much the retriever's order counts beside the score, 0
-    as in the paper; a reranker of one small layer is better than it only together with it.
+    weight 0 switches it off (table 3).
+
+    Not in the paper: retrieval_prior, score_prior: how much the retriever counts beside the score, by the logarithm of
+    its rank and by how many standard deviations of the candidates' scores one is behind the best; a reranker of one
+    small layer is better than the retriever only together with it. weigh_alone: how much that counts which each kept
+    passage says alone, 0 to 1; above 0 the answer is the likeliest of what all kept passages say together and each
+    alone, these in proportion to the softmax of their scores (reading/weighing.py).
     """
 
     train_memory: bool = True
@@ -69,12 +78,16 @@ class GlimmerConfig(LiveConfig):
     distillation_temperature: float = 1.0
     distill_over: Literal["kept", "all"] = "all"
     retrieval_prior: float = 0.0
+    score_prior: float = 0.0
+    weigh_alone: float = 0.0
 
     def __post_init__(self) -> None:
         super().__post_init__()
         require(0 < self.rerank_share <= 1, f"rerank_share={self.rerank_share}; it must be above 0, at most 1.")
         require(self.keep >= 1, f"keep={self.keep}; it must be at least 1.")
-        require(self.retrieval_prior >= 0, f"retrieval_prior={self.retrieval_prior}; it must not be negative.")
+        for name in ("retrieval_prior", "score_prior"):
+            require(getattr(self, name) >= 0, f"{name}={getattr(self, name)}; it must not be negative.")
+        require(0 <= self.weigh_alone <= 1, f"weigh_alone={self.weigh_alone}; it must be between 0 and 1.")
         require(
             self.distillation_temperature > 0,
             f"distillation_temperature={self.distillation_temperature}; it must be above 0.",
@@ -132,6 +145,48 @@ class Glimmer(LiveSystem):
         else:
             best = first.take(kept)
         return self._finish(inputs, candidates, best, kept, scores, question)
+
+    def generate(
+        self,
+        inputs: Inputs,
+        candidates: CandidateBatch,
+        *,
+        max_tokens: int,
+        num_beams: int = 1,
+        reading: Reading | None = None,
+        search: Search | None = None,
+        vocabulary: Vocabulary | None = None,
+    ) -> Generated:
+        reading = self.read(inputs, candidates) if reading is None else reading
+        limits = {"max_tokens": max_tokens, "num_beams": num_beams, "vocabulary": vocabulary}
+        together = super().generate(inputs, candidates, reading=reading, **limits)
+        if not self._weighs(reading):
+            return together
+        each = super().generate(inputs, candidates, reading=apart(reading), **limits)
+        return likeliest(
+            reading, together, each, weight=self.config.weigh_alone, pad_token=self.reader.decoder.pad_token
+        )
+
+    def shares(self, reading: Reading, written: Generated, candidates: CandidateBatch) -> Tensor:
+        """Attention as in every fusion reader. With weigh_alone what each passage alone holds of the answer's
+        probability, and what all together hold of it shared out by attention."""
+        attended = super().shares(reading, written, candidates)
+        if not self._weighs(reading):
+            return attended
+        keep = reading.kept.shape[1]
+        target, lengths = (part.repeat_interleave(keep, 0) for part in (written.tokens, written.lengths))
+        each = self._score(apart(reading), target, lengths).unflatten(0, (-1, keep))
+        together = self._score(reading, written.tokens, written.lengths)
+        held = posterior(reading, together, each, weight=self.config.weigh_alone).to(attended.dtype)
+        return (held[:, :1] * attended).scatter_add(1, reading.kept, held[:, 1:])
+
+    def _weighs(self, reading: Reading) -> bool:
+        return self.config.weigh_alone > 0 and reading.kept.shape[1] > 1
+
+    def _score(self, reading: Reading, target: Tensor, lengths: Tensor) -> Tensor:
+        """log p(target) given a reading, [rows]."""
+        real = torch.arange(target.shape[1], device=target.device) < lengths[:, None]
+        return self.target_log_probs(reading, target).masked_fill(~real, 0.0).sum(-1)
 
     def losses(self, batch: TrainingBatch) -> dict[str, Tensor]:
         inputs, candidates, config = batch.inputs, batch.candidates, self.config
@@ -201,12 +256,10 @@ class Glimmer(LiveSystem):
         return self.scorer(pooled).squeeze(-1).float()
 
     def _with_prior(self, scores: Tensor, candidates: CandidateBatch) -> Tensor:
-        """Scores less retrieval_prior * log(rank), the rank being the retriever's, from 1."""
-        if self.config.retrieval_prior == 0:
-            return scores
-        found = candidates.scores.masked_fill(~candidates.exists, -torch.inf)
-        above = (found[:, None, :] > found[:, :, None]).sum(-1)
-        return scores - self.config.retrieval_prior * torch.log1p(above.float())
+        for weight, behind in ((self.config.retrieval_prior, ranks_behind), (self.config.score_prior, scores_behind)):
+            if weight > 0:
+                scores = scores - weight * behind(candidates.scores, candidates.exists)
+        return scores
 
     def _second_stage(self, pairs: Pairs) -> Pairs:
         layers = self.reader.encoder.num_layers
