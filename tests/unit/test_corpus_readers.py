@@ -347,6 +347,40 @@ def test_csv_without_a_header_says_so(tmp_path):
     assert "a.csv:1: names no column text or passage" in str(problems[0])
 
 
+@pytest.mark.parametrize("delimiter", [",", ";", "\t"])
+def test_a_table_without_a_text_column_is_told_column_by_column(tmp_path, delimiter):
+    rows = [["Product No", "Name", "Price", "Note"], ["17", "Garden hose", "24.50", ""], ["18", "Rake", "12", "new"]]
+    (tmp_path / "prices.csv").write_text("\n\n" + "\n".join(map(delimiter.join, rows)) + "\n1\n")
+    found, problems = both(tmp_path / "prices.csv")
+    assert [(item.title, item.text) for item in found] == [
+        ("Garden hose", "product no: 17; name: Garden hose; price: 24.50"),
+        ("Rake", "product no: 18; name: Rake; price: 12; note: new"),
+    ]
+    assert found[1].metadata == {"product no": "18", "name": "Rake", "price": "12", "note": "new"}
+    assert [str(item).rsplit(": ", 1)[1] for item in problems] == ["has 1 columns; the header has 4"]
+
+
+def test_a_table_is_found_by_its_own_ids_and_titles(tmp_path):
+    (tmp_path / "a.csv").write_text('id,title,price\nx1,"Rake, large",12\n')
+    assert triples(documents(tmp_path / "a.csv")) == [("x1", "Rake, large", "id: x1; title: Rake, large; price: 12")]
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "who is it?\tBob\nwho else?\tEve\n",  # a sentence names no column
+        "a,a\n1,2\n",
+        "name,price\n",  # nothing but a header
+        "one column\nof words\n",
+    ],
+)
+def test_what_is_no_table_is_left_out(tmp_path, text):
+    (tmp_path / "a.csv").write_text(text)
+    found, problems = both(tmp_path / "a.csv")
+    assert not found
+    assert "names no column text or passage" in str(problems[0])
+
+
 def test_long_csv_fields_pass(tmp_path):
     (tmp_path / "a.csv").write_text('id,text\n1,"' + "word " * 60_000 + '"\n')
     assert len(documents(tmp_path / "a.csv")[0].text) == 300_000

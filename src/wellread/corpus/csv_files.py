@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import csv
+import re
 from collections import deque
 from collections.abc import Iterator
+from dataclasses import replace
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -14,11 +17,39 @@ from wellread.corpus.files import Line, read_lines
 __all__ = ["csv_rows", "read_csv"]
 
 HEADER_WITHIN = 100  # lines in which the header must come
+DELIMITERS = ("\t", ",", ";")
+COLUMN = re.compile(r"(?=.*[^\W\d_])[\w %()/#&+.-]{1,40}")  # what the name of a column looks like: words, no sentence
+NUMBER = re.compile(r"[\d\s.,:/%+-]+")
 SPREAD = 10_000  # lines that one quoted row may spread over before its quote is taken for a mistake
 
 
 def read_csv(path: Path) -> Iterator[Document | Problem]:
-    return documents_of(csv_rows(path, wanted=TEXT_KEYS), str(path))
+    """The documents of a CSV or TSV file. Where no column holds the text, a row's text is all of its columns, told as
+    "name: value; name: value", and its title the first value that is no number."""
+    first = _first_of_plain_columns(path)
+    if first is None:
+        return documents_of(csv_rows(path, wanted=TEXT_KEYS), str(path))
+    return documents_of(map(_told, csv_rows(path, wanted=(first,))), str(path))
+
+
+def _first_of_plain_columns(path: Path) -> str | None:
+    """The first column of a table whose header is its first line and names no text; None for other files."""
+    lines = (line.text for line in read_lines(path) if isinstance(line, Line) and line.text.strip())
+    head = list(islice(lines, HEADER_WITHIN))
+    if not head or any(_header(line, TEXT_KEYS)[0] for line in head):
+        return None
+    names = max((_names(head[0], delimiter) for delimiter in DELIMITERS), key=len)
+    plain = len(names) > 1 and len(set(names)) == len(names) and all(map(COLUMN.fullmatch, names))
+    return names[0] if plain and len(head) > 1 else None
+
+
+def _told(row: Row | Problem) -> Row | Problem:
+    if isinstance(row, Problem):
+        return row
+    said = {name: " ".join(value.split()) for name, value in row.value.items() if value.strip()}
+    title = next((value for value in said.values() if not NUMBER.fullmatch(value)), "")
+    text = "; ".join(f"{name}: {value}" for name, value in said.items())
+    return replace(row, value={"title": title, **row.value, "text": text})
 
 
 def csv_rows(path: Path, *, wanted: tuple[str, ...]) -> Iterator[Row | Problem]:
@@ -51,11 +82,15 @@ def csv_rows(path: Path, *, wanted: tuple[str, ...]) -> Iterator[Row | Problem]:
 
 
 def _header(text: str, wanted: tuple[str, ...]) -> tuple[list[str] | None, str]:
-    for delimiter in ("\t", ",", ";"):
-        names = [name.strip().strip('"').lower() for name in text.split(delimiter)]
+    for delimiter in DELIMITERS:
+        names = _names(text, delimiter)
         if any(name in wanted for name in names):
             return names, delimiter
     return None, ","
+
+
+def _names(text: str, delimiter: str) -> list[str]:
+    return [name.strip().strip('"').lower() for name in text.split(delimiter)]
 
 
 def _fields(text: str, delimiter: str) -> list[str] | None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from error_rows.kit import ASK, Row, cut_short, not_installed, passage
+from error_rows.kit import ASK, Row, cut_short, more, not_installed, passage
 
 TOPICS: dict[str, list[Row]] = {
     "The command": [
@@ -141,6 +141,14 @@ TOPICS: dict[str, list[Row]] = {
             "a model for an index that needs none",
             "index corpus --model model --out index --sync",
             r"index holds no keys of a model; leave --model and --memory out\.",
+        ),
+        Row(
+            "sync-with-another-corpus",
+            "another corpus for an index that is brought up to date",
+            "index more --out index --sync",
+            r"none of the \d+ passages of the index is among the \d+ given: all would be deleted; check the corpus, or "
+            r"build the index anew \(--overwrite\)\.",
+            lambda place: more(place, "pluto"),
         ),
         Row(
             "option-of-another",

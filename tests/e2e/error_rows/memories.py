@@ -89,6 +89,14 @@ TOPICS: dict[str, list[Row]] = {
             lambda place: (place.own("memory"), more(place, "io")),
         ),
         Row(
+            "memory-sync-with-another-corpus",
+            "another corpus for a memory that is brought up to date",
+            "memory sync memory more --model model",
+            r"none of the \d+ passages of memory memory is among the 1 given: all would be deleted; check the corpus, "
+            r"or read it into a memory of its own\.",
+            lambda place: (place.own("memory"), more(place, "pluto")),
+        ),
+        Row(
             "memory-update-unknown",
             "replacing a passage that is not there",
             "memory update memory more --model model",
