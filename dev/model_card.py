@@ -216,7 +216,7 @@ def _confidence(folder: Path) -> list[str]:
     if not file.is_file():
         return []
     fitted = json.loads(file.read_text(encoding="utf8")).get("fitted", {})
-    told = ", ".join(f"{key} = {value}" for key, value in fitted.items())
+    told = ", ".join(f"{key} = {value}" for key, value in fitted.items() if key != "options")
     return [f"The confidence of its answers was fitted with: {told}."]
 
 

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from wellread.bars import progress_bar
+from wellread.config import to_mapping
 from wellread.corpus.store import Corpus
 from wellread.evaluation.confidence import Confidence
 from wellread.evaluation.cost import Stopwatch
@@ -363,9 +364,9 @@ def open_pipeline(
 
     index: a search index; without one, the index inside the memory. system, options: read the same weights as
     another system or with other options. precision: of the reading, "fp32" or "bf16". The confidence beside a
-    model's weights is used where it was fitted on answers of the same system. pictures: folder of the pictures of
-    questions and passages, for systems that read them; without one, that of the corpus. verbatim: write only what
-    stands word for word in a passage that was read.
+    model's weights is used where it was fitted on answers of the same system with the same options. pictures: folder
+    of the pictures of questions and passages, for systems that read them; without one, that of the corpus. verbatim:
+    write only what stands word for word in a passage that was read.
     """
     if memory is None and corpus is None:
         raise ValueError(_NOTHING_TO_READ)
@@ -387,7 +388,8 @@ def open_pipeline(
                     "where it stopped, or pass --index DIR."
                 )
             raise ValueError("no search index was given; build one with wellread index and pass --index DIR.")
-    confidence = None if isinstance(model, Model) else Confidence.load(model_path(model), system=loaded.name)
+    now = {"system": loaded.name, "options": to_mapping(loaded.system.config)}
+    confidence = None if isinstance(model, Model) else Confidence.load(model_path(model), **now)
     return Pipeline(
         loaded,
         open_index(index),

@@ -189,7 +189,8 @@ class CitedPassage:
 class Answer:
     """A short answer, what it rests on and what it cost.
 
-    log_likelihood: sum of the answer's token log-probabilities; num_tokens: how many these are, its end
+    log_likelihood: of the answer: the sum of its tokens' log-probabilities, or the logarithm of what it has in a
+    mixture over passages, where the system weighs them so; num_tokens: how many these are, its end
     included. milliseconds: per stage (retrieve, fetch, read, generate, explain, total). flops: counted for
     reading and generating; flops_by_stage: of each.
     confidence: the probability that the answer is right, None where the model was not calibrated. abstained:
@@ -213,7 +214,7 @@ class Answer:
         """The passage that stands for the answer; its `span` is the answer's place in it, None where it has none.
 
         Of the passages read to the end, in the order cited: the first whose text contains the answer, else the
-        one most attended to. None where nothing was found.
+        one with the largest share. None where nothing was found.
         """
         kept = [passage for passage in self.passages if passage.kept]
         containing = (passage for passage in kept if passage.span is not None)

@@ -9,7 +9,10 @@ import pytest
 import torch
 
 from wellread.reading.decoding import Generated
+from wellread.reading.keeping import scores_behind
+from wellread.reading.verbatim import Vocabulary
 from wellread.reading.weighing import apart, likeliest
+from wellread.systems.fusion_base import FusionSystem
 
 CLOSE = {"rtol": 1e-4, "atol": 1e-4}
 LIMITS = {"max_tokens": 5}
@@ -61,15 +64,17 @@ def test_passages_apart_are_read_as_if_each_were_the_only_one(asked, tiny, quest
 
 
 @pytest.mark.parametrize("weight", [0.3, 1.0])
-def test_the_answer_is_the_likeliest_of_what_all_and_each_say(asked, weight):
+@pytest.mark.parametrize("num_beams", [1, 3])
+def test_the_answer_is_the_likeliest_of_what_all_and_each_say(asked, weight, num_beams):
     build, inputs, candidates = asked
+    limits = LIMITS | {"num_beams": num_beams}
     plain = build()
     with torch.no_grad():
-        chosen = build(weigh_alone=weight).generate(inputs, candidates, **LIMITS)
+        chosen = build(weigh_alone=weight).generate(inputs, candidates, **limits)
         reading = plain.read(inputs, candidates)
-        together = plain.generate(inputs, candidates, **LIMITS)
-        each = plain.generate(inputs, candidates, reading=apart(reading), **LIMITS)
-    prior, different = log_prior(reading, candidates).exp(), 0
+        together = plain.generate(inputs, candidates, **limits)
+        each = plain.generate(inputs, candidates, reading=apart(reading), **limits)
+    prior = log_prior(reading, candidates).exp()
     for row in range(2):
         worth: dict[tuple, float] = {}
         written = [(together, row, 1 - weight)]
@@ -80,8 +85,37 @@ def test_the_answer_is_the_likeliest_of_what_all_and_each_say(asked, weight):
         best = max(worth, key=worth.get)
         assert tuple(chosen.tokens[row, : chosen.lengths[row]].tolist()) == best
         assert float(chosen.scores[row].exp()) == pytest.approx(worth[best], rel=1e-4)
-        different += len(worth)
-    assert different > 2, "passages that all say the same would prove nothing"
+        assert len(worth) > 1, "passages that all say the same would prove nothing"
+
+
+def test_answers_stay_held_to_words_that_were_read(asked):
+    build, inputs, candidates = asked
+    nothing = torch.zeros(60, dtype=torch.bool)
+    mute = nothing.clone()
+    mute[:3] = True
+    vocabulary = Vocabulary(nothing, nothing, nothing, nothing, mute)
+    with torch.no_grad():
+        written = build(weigh_alone=0.9).generate(inputs, candidates, vocabulary=vocabulary, **LIMITS)
+    for row in range(2):
+        said = written.tokens[row, : written.lengths[row] - 1].tolist()
+        texts = [tokens[mask].tolist() for tokens, mask in zip(candidates.tokens[row], candidates.mask[row])]
+        assert said
+        assert any(said == text[at : at + len(said)] for text in texts for at in range(len(text)))
+
+
+def test_a_question_without_passages_has_the_whole_alone(asked):
+    build, inputs, candidates = asked
+    nowhere = torch.tensor([[True], [False]])
+    candidates = replace(candidates, exists=candidates.exists & nowhere, mask=candidates.mask & nowhere[..., None])
+    plain, system = build(), build(weigh_alone=0.7)
+    with torch.no_grad():
+        wanted = plain.generate(inputs, candidates, **LIMITS)
+        written = system.generate(inputs, candidates, **LIMITS)
+        shares = system.shares(system.read(inputs, candidates), written, candidates)
+    assert float(written.scores[1]) == pytest.approx(float(wanted.scores[1]), rel=1e-4)
+    assert shares.isfinite().all()
+    assert shares[1].sum() == 0
+    assert float(shares[0].sum()) == pytest.approx(1, abs=1e-4)
 
 
 def test_what_several_parts_say_counts_together(asked):
@@ -102,15 +136,15 @@ def test_what_several_parts_say_counts_together(asked):
     assert best.scores.exp().tolist() == pytest.approx(wanted, rel=1e-5)
 
 
-def test_nothing_changes_without_it_or_with_one_passage(asked):
+@pytest.mark.parametrize("options", [{}, {"weigh_alone": 1.0, "keep": 1}])
+def test_nothing_is_weighed_without_it_or_with_one_passage(asked, options):
     build, inputs, candidates = asked
-    for options in ({"weigh_alone": 0.0}, {"weigh_alone": 1.0, "keep": 1}):
-        keep = options.get("keep", 4)
-        with torch.no_grad():
-            plain = build(keep=keep).generate(inputs, candidates, **LIMITS)
-            other = build(**options).generate(inputs, candidates, **LIMITS)
-        assert torch.equal(plain.tokens, other.tokens)
-        assert torch.equal(plain.scores, other.scores)
+    system = build(**options)
+    with torch.no_grad():
+        plain = FusionSystem.generate(system, inputs, candidates, **LIMITS)
+        written = system.generate(inputs, candidates, **LIMITS)
+    assert torch.equal(plain.tokens, written.tokens)
+    assert torch.equal(plain.scores, written.scores)
 
 
 def test_questions_of_a_batch_do_not_change_each_other(asked):
@@ -149,6 +183,7 @@ def test_shares_are_what_each_passage_holds_of_the_answers_probability(asked):
     wanted = parts[:, :1] * attended.gather(1, reading.kept) + parts[:, 1:]
     torch.testing.assert_close(half.gather(1, reading.kept), wanted, **CLOSE)
     torch.testing.assert_close(half.sum(-1), torch.ones(2))
+    assert not half[~candidates.exists].any()
 
 
 def test_the_score_prior_counts_standard_deviations_behind_the_best(asked):
@@ -162,6 +197,14 @@ def test_the_score_prior_counts_standard_deviations_behind_the_best(asked):
     wanted = 2 * behind / torch.stack(spread)[:, None]
     shown = candidates.exists
     torch.testing.assert_close((own - both)[shown], wanted[shown], **CLOSE)
+
+
+def test_near_equals_stay_near():
+    found = torch.tensor([[10.0, 9.9999, 0.0], [10.0, 1.0, 0.0], [3.0, -torch.inf, 2.0]])
+    behind = scores_behind(found, torch.tensor([[True, True, False], [True, True, False], [True, True, True]]))
+    assert behind[0].tolist() == pytest.approx([0, 0.0002, 0], abs=1e-5)
+    assert behind[1].tolist() == pytest.approx([0, 2, 0], rel=1e-5)
+    assert behind[2].tolist() == pytest.approx([0, torch.inf, 2], rel=1e-5)
 
 
 def test_equal_retriever_scores_hold_nothing_against_anyone(asked):

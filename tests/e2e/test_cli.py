@@ -210,6 +210,20 @@ def test_an_index_is_brought_up_to_date(wellread, reader) -> None:
     )
     anew = wellread("index later --retriever lexical --out anew --json").json
     assert first["fingerprint"] == anew["fingerprint"]
+    (reader / "else.jsonl").write_text(json.dumps({"id": "ceres", "text": "Ceres is grey."}) + "\n")
+    wellread("corpus else.jsonl --out else")
+    assert wellread("index else --out index --sync").code == 2
+    other = wellread("index else --out index --sync --replace-all --json").json
+    assert [other[name] for name in counts] == [1, 0, 6, 0, 1]
+
+
+def test_a_memory_that_was_emptied_takes_other_passages(wellread, reader) -> None:
+    ids = " ".join(json.loads(line)["id"] for line in (reader / "passages.jsonl").read_text().splitlines())
+    assert wellread(f"memory delete memory {ids} --json").json["passages"] == 0
+    (reader / "new.jsonl").write_text(json.dumps({"id": "mars", "text": "Mars is the red planet."}) + "\n")
+    wellread("corpus new.jsonl --out new")
+    assert wellread("memory add memory new --model model --json").json["passages"] == 1
+    assert found(wellread, "Which planet is red?") == ["mars"]
 
 
 def test_memory_verbs_and_asking_again(wellread, reader) -> None:

@@ -349,26 +349,39 @@ def test_csv_without_a_header_says_so(tmp_path):
 
 @pytest.mark.parametrize("delimiter", [",", ";", "\t"])
 def test_a_table_without_a_text_column_is_told_column_by_column(tmp_path, delimiter):
-    rows = [["Product No", "Name", "Price", "Note"], ["17", "Garden hose", "24.50", ""], ["18", "Rake", "12", "new"]]
-    (tmp_path / "prices.csv").write_text("\n\n" + "\n".join(map(delimiter.join, rows)) + "\n1\n")
+    rows = [["Product No", "Name", "Price", "Note"], ["17", "Garden hose", "€ 24.50", ""], ["18", "Rake", "12", "new"]]
+    (tmp_path / "prices.csv").write_text("\n\n" + "\n".join(map(delimiter.join, [*rows, [""] * 4])) + "\n1\n")
     found, problems = both(tmp_path / "prices.csv")
     assert [(item.title, item.text) for item in found] == [
-        ("Garden hose", "product no: 17; name: Garden hose; price: 24.50"),
+        ("Garden hose", "product no: 17; name: Garden hose; price: € 24.50"),
         ("Rake", "product no: 18; name: Rake; price: 12; note: new"),
     ]
     assert found[1].metadata == {"product no": "18", "name": "Rake", "price": "12", "note": "new"}
     assert [str(item).rsplit(": ", 1)[1] for item in problems] == ["has 1 columns; the header has 4"]
 
 
-def test_a_table_is_found_by_its_own_ids_and_titles(tmp_path):
-    (tmp_path / "a.csv").write_text('id,title,price\nx1,"Rake, large",12\n')
-    assert triples(documents(tmp_path / "a.csv")) == [("x1", "Rake, large", "id: x1; title: Rake, large; price: 12")]
+@pytest.mark.parametrize(
+    ("text", "wanted"),
+    [
+        ('id,title,price\nx1,"Rake, large",12\n', ("x1", "Rake, large", "id: x1; title: Rake, large; price: 12")),
+        (",thing,In stock?\n0,rake,3\n", (None, "rake", "thing: rake; in stock?: 3")),
+        ('"Name, full",Age,\n"Doe, J.",31,\n', (None, "Doe, J.", "name, full: Doe, J.; age: 31")),
+        ("code,wikipedia_title\nab1,Paris\n", (None, "Paris", "code: ab1; wikipedia_title: Paris")),
+        ("city,2019,2020\nBrno,5,6\n", (None, "Brno", "city: Brno; 2019: 5; 2020: 6")),
+        ("name,role\nBob,body\n", (None, "Bob", "name: Bob; role: body")),  # "body" holds the text where it is a name
+    ],
+)
+def test_headers_of_tables(tmp_path, text, wanted):
+    (tmp_path / "a.csv").write_text(text)
+    assert triples(documents(tmp_path / "a.csv")) == [wanted]
 
 
 @pytest.mark.parametrize(
     "text",
     [
-        "who is it?\tBob\nwho else?\tEve\n",  # a sentence names no column
+        "who is it?\tBob\nwho else?\tEve\n",
+        "Bob Smith,engineer,Berlin\nEve Jones,doctor,Paris\n",  # nothing says that the first line is a header
+        "INFO,started,ok\nWARN,slow,ok\n",
         "a,a\n1,2\n",
         "name,price\n",  # nothing but a header
         "one column\nof words\n",
@@ -379,6 +392,11 @@ def test_what_is_no_table_is_left_out(tmp_path, text):
     found, problems = both(tmp_path / "a.csv")
     assert not found
     assert "names no column text or passage" in str(problems[0])
+
+
+def test_a_header_further_down_is_found_before_a_table(tmp_path):
+    (tmp_path / "a.csv").write_text("Report,2020\nid,text\n1,words\n2,more\n")
+    assert [item.text for item in both(tmp_path / "a.csv")[0]] == ["words", "more"]
 
 
 def test_long_csv_fields_pass(tmp_path):

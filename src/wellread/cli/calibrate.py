@@ -29,13 +29,15 @@ def command(out: str | None, plot: str | None, as_json: bool, **choice: Any) -> 
 
     Printed of the other half: the expected calibration error (ece), the Brier score, the area under the
     risk-coverage curve (aurc), and the percentage of right answers among the surest; before (the mean probability of
-    the answer's tokens) and after. It holds for this system, retriever and --top-k.
+    the answer's tokens) and after. It holds for this system with these options, this retriever
+    and --top-k.
 
     \b
     Example:
       wellread calibrate --model model --memory memory --questions dev.jsonl
       wellread ask "Which river flows through Prague?" --model model --memory memory --min-confidence 0.5
     """
+    from wellread.config import to_mapping
     from wellread.evaluation.confidence import calibrate
     from wellread.evaluation.plots import check_plot
     from wellread.evaluation.reliability import plot_confidence
@@ -51,6 +53,7 @@ def command(out: str | None, plot: str | None, as_json: bool, **choice: Any) -> 
         pipeline.ask_many(questions, batch_size=choice["batch_size"], progress=True, flops=False, **settings)
     )
     facts = {"questions": Path(choice["questions"]).name, "system": pipeline.model.name, **settings}
+    facts["options"] = to_mapping(pipeline.model.system.config)
     found = calibrate(
         questions, answers, fitted={**facts, **fixed, "retriever": pipeline.retriever.name}, seed=choice["seed"]
     )

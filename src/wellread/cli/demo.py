@@ -139,7 +139,7 @@ def _show(questions: Sequence[Question], shown: dict[str, list[Answer]]) -> None
         say(f"\nQ  {question.text}   [{question.answers[0]}]")
         for name, answers in shown.items():
             answer, source = answers[index], answers[index].support
-            said = f"{source.title} ({source.share:.0%} of the attention)" if source else "nothing was found"
+            said = f"{source.title} ({source.share:.0%} of the answer)" if source else "nothing was found"
             say(f"   {name:<8} {answer.text or '(no answer)':<28} from {said}")
 
 

@@ -8,6 +8,7 @@ from typing import Any
 
 import click
 
+from wellread.cli.opening import check_related, replace_all_option
 from wellread.cli.output import emit, json_option
 from wellread.retrieval import RETRIEVERS, default_retriever, open_index
 
@@ -39,9 +40,17 @@ PROBED, WORDS = 32, 12
 @click.option("--run", metavar="FILE", help="Given: the file of candidates (JSON lines or a TREC run).")
 @click.option("--overwrite", is_flag=True, help="Replace the index that is in the directory.")
 @click.option("--sync", is_flag=True, help="Make the index that is there hold what CORPUS holds now.")
+@replace_all_option
 @json_option
 def command(
-    corpus: Path, retriever: str | None, out: Path, overwrite: bool, sync: bool, as_json: bool, **options: Any
+    corpus: Path,
+    retriever: str | None,
+    out: Path,
+    overwrite: bool,
+    sync: bool,
+    replace_all: bool,
+    as_json: bool,
+    **options: Any,
 ) -> None:
     """Build a search index over the CORPUS directory that `wellread corpus` made.
 
@@ -58,8 +67,11 @@ def command(
     from wellread.corpus.store import Corpus
 
     if sync:
-        _sync(Corpus.open(corpus), out, {"retriever": retriever, "overwrite": overwrite or None, **options}, as_json)
+        given = {"retriever": retriever, "overwrite": overwrite or None, **options}
+        _sync(Corpus.open(corpus), out, given, as_json, replace_all=replace_all)
         return
+    if replace_all:
+        raise ValueError("--replace-all belongs to --sync; give that too, or --overwrite instead.")
     given = {key: value for key, value in options.items() if value is not None}
     encoder = _encoder(given)
     name = retriever or (default_retriever() if encoder is None else encoder.model.system.retriever)
@@ -89,7 +101,7 @@ def command(
     emit(result, as_json, human)
 
 
-def _sync(passages: Any, out: Path, options: dict[str, Any], as_json: bool) -> None:
+def _sync(passages: Any, out: Path, options: dict[str, Any], as_json: bool, *, replace_all: bool) -> None:
     """Bring an index to what a corpus holds. Its options are those it was built with."""
     given = {name: value for name, value in options.items() if value is not None}
     other = [name for name in given if name not in ("model", "memory")]
@@ -100,6 +112,7 @@ def _sync(passages: Any, out: Path, options: dict[str, Any], as_json: bool) -> N
         raise ValueError(f"{out} holds no keys of a model; leave --model and --memory out.")
     if given:
         index.use_encoder(_encoder(given, name=index.options.encoder))
+    check_related(index.digests(), passages, str(out), replace_all=replace_all)
     found = index.sync(passages)
     result = {**found._asdict(), "passages": len(index), "fingerprint": index.fingerprint, "out": str(out)}
     told = ", ".join(f"{count} {name}" for name, count in found._asdict().items())

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import click
 
-from wellread.cli.opening import model_option, pictures_option
+from wellread.cli.opening import check_related, model_option, pictures_option, replace_all_option
 from wellread.cli.output import emit, json_option
 
 if TYPE_CHECKING:
@@ -132,8 +132,11 @@ def update(memory: str, corpus: str, model: str, pictures: str | None, as_json: 
 @model_option
 @pictures_option
 @click.option("--compact", is_flag=True, help="Also free the space of passages that are gone.")
+@replace_all_option
 @json_option
-def sync(memory: str, corpus: str, model: str, pictures: str | None, compact: bool, as_json: bool) -> None:
+def sync(
+    memory: str, corpus: str, model: str, pictures: str | None, compact: bool, replace_all: bool, as_json: bool
+) -> None:
     """Make a memory hold what a corpus holds: read what is new or changed, forget what is gone.
 
     The corpus must be cut as the one was that the memory was made from. Passages of files are known by what they say
@@ -148,6 +151,7 @@ def sync(memory: str, corpus: str, model: str, pictures: str | None, compact: bo
 
     opened = _opened(memory, corpus, model, pictures)
     store = opened.memory
+    check_related(frozenset(store.ids()), opened.passages, memory, replace_all=replace_all)
     report = edit(store, opened.passages, opened.encode, opened.fingerprint)
     _follow(store)
     freed = store.compact() if compact else 0

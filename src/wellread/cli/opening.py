@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -11,8 +11,17 @@ from wellread.cli.output import POSITIVE
 
 if TYPE_CHECKING:
     from wellread.pipeline import Pipeline
+    from wellread.types import Passage
 
-__all__ = ["DEFAULT_MODEL", "answering_options", "model_option", "opened", "pictures_option"]
+__all__ = [
+    "DEFAULT_MODEL",
+    "answering_options",
+    "check_related",
+    "model_option",
+    "opened",
+    "pictures_option",
+    "replace_all_option",
+]
 
 DEFAULT_MODEL = "wellread-mini"
 
@@ -24,6 +33,11 @@ model_option = click.option(
 )
 
 pictures_option = click.option("--pictures", default=None, help="Folder of pictures, for systems that read them.")
+
+MANY = 5  # passages that are not to be lost by mistake
+replace_all_option = click.option(
+    "--replace-all", is_flag=True, help="Sync even where none of the passages that are there is in CORPUS."
+)
 
 _OPTIONS = (
     model_option,
@@ -64,3 +78,17 @@ def opened(choice: Mapping[str, Any]) -> Pipeline:
         )
     pipeline.check_top_k(choice["top_k"])
     return pipeline
+
+
+def check_related(there: Collection[str], passages: Iterable[Passage], what: str, *, replace_all: bool) -> None:
+    """Before a sync: ValueError where `what` holds many passages, by id, and none of them is among those given.
+
+    That is mostly a mistyped corpus, and all would be deleted. Passages of files are named by what they say, so that
+    a few may well have changed all at once. replace_all: go on nevertheless.
+    """
+    if replace_all or len(there) < MANY or any(passage.id in there for passage in passages):
+        return
+    raise ValueError(
+        f"none of the {len(there)} passages of {what} is in the corpus, so all would be deleted; check the corpus, or, "
+        "where every text has changed, add --replace-all."
+    )

@@ -11,56 +11,88 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
-from wellread.corpus.documents import TEXT_KEYS, Document, Problem, Row, documents_of
+from wellread.corpus.documents import ID_KEYS, TEXT_KEYS, TITLE_KEYS, Document, Problem, Row, documents_of, first_of
 from wellread.corpus.files import Line, read_lines
 
 __all__ = ["csv_rows", "read_csv"]
 
+Header = tuple[list[str], str]  # names of columns, and what stands between them
+
 HEADER_WITHIN = 100  # lines in which the header must come
 DELIMITERS = ("\t", ",", ";")
-COLUMN = re.compile(r"(?=.*[^\W\d_])[\w %()/#&+.-]{1,40}")  # what the name of a column looks like: words, no sentence
-NUMBER = re.compile(r"[\d\s.,:/%+-]+")
+LOOKED_AT = 6  # lines of a file without a column of text, to see whether the first one names columns
+LONGEST_NAME = 40
+# What columns are called where nothing below them is a number.
+USUAL = re.compile(
+    "address|answer|area|author|brand|category|city|code|color|company|contact|country|customer|date|department|"
+    "description|email|id|item|key|kind|language|location|manager|model|name|notes?|number|owner|person|phone|place|"
+    "price|product|project|question|region|role|status|street|subject|surname|team|topic|type|unit|url|value|vendor|year"
+)
+NUMBER = re.compile(r"(?=.*\d)[\d\s.,:/%+\-eE$€£¥]+")
 SPREAD = 10_000  # lines that one quoted row may spread over before its quote is taken for a mistake
 
 
 def read_csv(path: Path) -> Iterator[Document | Problem]:
-    """The documents of a CSV or TSV file. Where no column holds the text, a row's text is all of its columns, told as
-    "name: value; name: value", and its title the first value that is no number."""
-    first = _first_of_plain_columns(path)
-    if first is None:
-        return documents_of(csv_rows(path, wanted=TEXT_KEYS), str(path))
-    return documents_of(map(_told, csv_rows(path, wanted=(first,))), str(path))
+    """The documents of a CSV or TSV file. Where no column is named as one that holds the text, but the first line names
+    columns, a row's text is all of them, told as "name: value; name: value"."""
+    header = _plain_header(path)
+    rows = csv_rows(path, wanted=TEXT_KEYS, header=header)
+    return documents_of(rows if header is None else _told(rows), str(path))
 
 
-def _first_of_plain_columns(path: Path) -> str | None:
-    """The first column of a table whose header is its first line and names no text; None for other files."""
+def _plain_header(path: Path) -> Header | None:
+    """The names of columns in the first line, none of which holds the text by its name; None for other files.
+
+    A line of names is told from a line of values by a column that has numbers below it and none in it, or by names that
+    tables commonly have.
+    """
     lines = (line.text for line in read_lines(path) if isinstance(line, Line) and line.text.strip())
-    head = list(islice(lines, HEADER_WITHIN))
-    if not head or any(_header(line, TEXT_KEYS)[0] for line in head):
-        return None
-    names = max((_names(head[0], delimiter) for delimiter in DELIMITERS), key=len)
-    plain = len(names) > 1 and len(set(names)) == len(names) and all(map(COLUMN.fullmatch, names))
-    return names[0] if plain and len(head) > 1 else None
+    first, *below = [*islice(lines, LOOKED_AT), ""]
+    best: Header | None = None
+    for delimiter in DELIMITERS:
+        names = _names(first, delimiter)
+        named = [name for name in names if name]
+        if any(name in TEXT_KEYS for name in names):
+            return None
+        if len(named) < 2 or len(named) < len(names) - 1 or len(set(named)) < len(named):
+            continue
+        rows = [fields for line in below if line and len(fields := _names(line, delimiter)) == len(names)]
+        below_each = [[row[column] for row in rows if row[column]] for column in range(len(names))]
+        numbered = any(
+            name and not NUMBER.fullmatch(name) and values and all(map(NUMBER.fullmatch, values))
+            for name, values in zip(names, below_each, strict=True)
+        )
+        usual = any(map(USUAL.fullmatch, named)) and max(map(len, named)) <= LONGEST_NAME
+        if rows and (numbered or usual) and (best is None or len(names) > len(best[0])):
+            best = (names, delimiter)
+    return best
 
 
-def _told(row: Row | Problem) -> Row | Problem:
-    if isinstance(row, Problem):
-        return row
-    said = {name: " ".join(value.split()) for name, value in row.value.items() if value.strip()}
-    title = next((value for value in said.values() if not NUMBER.fullmatch(value)), "")
-    text = "; ".join(f"{name}: {value}" for name, value in said.items())
-    return replace(row, value={"title": title, **row.value, "text": text})
+def _told(rows: Iterator[Row | Problem]) -> Iterator[Row | Problem]:
+    """Rows with a text made of all their columns, and a title: their own, else the first value that is neither a number
+    nor an id. Empty rows, as spreadsheets leave them, are passed over."""
+    for row in rows:
+        if isinstance(row, Problem):
+            yield row
+            continue
+        said = {name: " ".join(value.split()) for name, value in row.value.items() if name and value.strip()}
+        if said:
+            titles = (value for name, value in said.items() if name not in ID_KEYS and not NUMBER.fullmatch(value))
+            title = said.get(first_of(said, TITLE_KEYS), "") or next(titles, "")
+            text = "; ".join(f"{name}: {value}" for name, value in said.items())
+            yield replace(row, value={**said, "title": title, "text": text})
 
 
-def csv_rows(path: Path, *, wanted: tuple[str, ...]) -> Iterator[Row | Problem]:
-    """Rows of a CSV or TSV file as mappings. The header is the first line that names one of `wanted`.
+def csv_rows(path: Path, *, wanted: tuple[str, ...], header: Header | None = None) -> Iterator[Row | Problem]:
+    """Rows of a CSV or TSV file as mappings. The header is the first line that names one of `wanted`, or the first line
+    at all where `header` says what it names.
 
     A stray quote does not swallow the rows after it: where a quoted field does not close into a row of the
     right width, its first line is reported and reading goes on with the second.
     """
     waiting: deque[Line | Problem] = deque()
     source = read_lines(path, blank=True)
-    header: list[str] | None = None
+    names: list[str] | None = None
     delimiter = ","
     early: list[Line] = []
     while (line := waiting.popleft() if waiting else next(source, None)) is not None:
@@ -68,17 +100,17 @@ def csv_rows(path: Path, *, wanted: tuple[str, ...]) -> Iterator[Row | Problem]:
             yield line
         elif not line.text.strip():
             continue
-        elif header is None:
-            header, delimiter = _header(line.text, wanted)
-            if header is None:
+        elif names is None:
+            names, delimiter = header or _header(line.text, wanted)
+            if names is None:
                 early.append(line)
             if len(early) == HEADER_WITHIN:
                 break
         else:
-            yield _row(line, header, delimiter, waiting, source, str(path))
-    for line in early[: None if header else 1]:
+            yield _row(line, names, delimiter, waiting, source, str(path))
+    for line in early[: None if names else 1]:
         missing = f"names no column {' or '.join(wanted)}; rename the one that holds the text"
-        yield Problem(str(path), line.number, "comes before the header" if header else missing)
+        yield Problem(str(path), line.number, "comes before the header" if names else missing)
 
 
 def _header(text: str, wanted: tuple[str, ...]) -> tuple[list[str] | None, str]:
@@ -90,7 +122,11 @@ def _header(text: str, wanted: tuple[str, ...]) -> tuple[list[str] | None, str]:
 
 
 def _names(text: str, delimiter: str) -> list[str]:
-    return [name.strip().strip('"').lower() for name in text.split(delimiter)]
+    try:
+        fields = _fields(text, delimiter)
+    except ValueError:
+        fields = None
+    return [name.strip().strip('"').lower() for name in (text.split(delimiter) if fields is None else fields)]
 
 
 def _fields(text: str, delimiter: str) -> list[str] | None:

@@ -52,7 +52,7 @@ def _standing(answer: Answer, rival: Callable[[Sequence[float]], float]) -> floa
 
 
 def _supporting(answer: Answer) -> list[float]:
-    """The shares of attention of the passages that were read and hold the answer in their text."""
+    """The shares of the passages that were read and hold the answer in their text."""
     return [passage.share for passage in answer.passages if passage.kept and passage.span is not None]
 
 
@@ -66,9 +66,9 @@ FEATURES: dict[str, Callable[[Answer], float]] = {
     "supported": lambda answer: float(bool(_supporting(answer))),
     "supported_share": lambda answer: sum(_supporting(answer)),
 }
-"""What an answer says about itself. `share` is that of the passage most attended to; scores are the system's own
-where it has some; `supported` is whether a passage that was read holds the answer, `supported_share` the share of
-attention that fell on such passages."""
+"""What an answer says about itself. `share` is the largest of a passage; scores are the system's own
+where it has some; `supported` is whether a passage that was read holds the answer, `supported_share` what such
+passages have of it."""
 
 
 @dataclass(frozen=True)
@@ -76,7 +76,7 @@ class Confidence:
     """The probability that an answer is right: a logistic regression over standardised features.
 
     features: names in FEATURES; weights, means, scales: one for each, in their order. fitted: what it was fitted
-    on: system, top_k, the file of questions, n of them, the seed.
+    on: system, its options, top_k, the file of questions, n of them, the seed.
     """
 
     features: tuple[str, ...]
@@ -117,8 +117,11 @@ class Confidence:
         return file
 
     @classmethod
-    def load(cls, folder: str | Path, *, system: str | None = None) -> Confidence | None:
-        """The confidence in a model's folder; None without one, or where it was fitted on another system."""
+    def load(
+        cls, folder: str | Path, *, system: str | None = None, options: Mapping[str, Any] | None = None
+    ) -> Confidence | None:
+        """The confidence in a model's folder; None without one, or where it was fitted on another system, or on other
+        options of it."""
         file = Path(folder) / FILE
         if not file.is_file():
             return None
@@ -129,7 +132,9 @@ class Confidence:
             found = from_mapping(cls, told)
         except ValueError as error:
             raise ValueError(f"{file} is damaged: {error} Fit it again with `wellread calibrate`.") from error
-        return found if system in (None, found.fitted.get("system")) else None
+        known = found.fitted.get("options")
+        same = known is None or options is None or dict(known) == dict(options)
+        return found if same and system in (None, found.fitted.get("system")) else None
 
 
 def _standardised(values: np.ndarray, means: Any, scales: Any) -> np.ndarray:

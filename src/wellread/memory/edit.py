@@ -82,8 +82,8 @@ def sync(
 ) -> SyncReport:
     """Make the memory hold these passages and no others: new ones are added, changed ones replaced, others deleted.
 
-    Only what is new or changed is encoded. One that was killed can be run again. ValueError if not one of the passages
-    is in the memory (another corpus, or a mistyped one), or if the model is another one.
+    Only what is new or changed is encoded. One that was killed can be run again. ValueError if there are no passages
+    at all, or if the model is another one.
     """
     check(memory.fingerprint, fingerprint)
     memory.refresh()
@@ -96,11 +96,6 @@ def sync(
             f"there are no passages to bring memory {memory.path} in line with; delete its folder instead."
         )
     there = frozenset(memory.ids())
-    if there and there.isdisjoint(wanted):
-        raise ValueError(
-            f"none of the {len(there)} passages of memory {memory.path} is among the {len(wanted)} given: all would "
-            "be deleted; check the corpus, or read it into a memory of its own."
-        )
     new = (passage for passage in passages if passage.id not in there)
     added = add(memory, new, encode, fingerprint, progress=progress)
     held = (passage for passage in passages if passage.id in there)

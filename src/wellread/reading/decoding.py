@@ -45,7 +45,8 @@ class Generated(NamedTuple):
     """What was written.
 
     tokens: [batch, longest] int64, without the start token, with the end token where it was reached, padded.
-    scores: [batch] float32, sum of the log-probabilities of these tokens (not divided by the length).
+    scores: [batch] float32, sum of the log-probabilities of these tokens (not divided by the length), or log of what
+        they have in a mixture (reading/weighing.py).
     lengths: [batch] int64, number of tokens with the end token.
     """
 

@@ -43,10 +43,16 @@ def ranks_behind(found: Tensor, exists: Tensor) -> Tensor:
 
 def scores_behind(found: Tensor, exists: Tensor) -> Tensor:
     """How far the score `found` of each candidate is behind its question's best, in standard deviations of those of
-    all that exist: [batch, passages] float32; 0 for those that do not exist."""
-    count = exists.sum(-1, keepdim=True).clamp_min(1)
-    best = found.masked_fill(~exists, -torch.inf).amax(-1, keepdim=True)
-    mean = found.masked_fill(~exists, 0.0).sum(-1, keepdim=True) / count
-    spread = ((found - mean).masked_fill(~exists, 0.0).square().sum(-1, keepdim=True) / count).sqrt()
-    behind = (best - found) / spread.clamp_min(torch.finfo(found.dtype).tiny)
-    return behind.masked_fill(~exists | (best == found), 0.0)
+    all that exist: [batch, passages] float32; 0 for those that do not exist.
+
+    A deviation is at least a twentieth of the best score: near equals stay near, however few they are.
+    """
+    real = exists & found.isfinite()
+    scores = found.double().masked_fill(~real, 0.0)
+    count = real.sum(-1, keepdim=True).clamp_min(1)
+    best = scores.masked_fill(~real, -torch.inf).amax(-1, keepdim=True)
+    apart = (scores - scores.sum(-1, keepdim=True) / count).masked_fill(~real, 0.0)
+    spread = (apart.square().sum(-1, keepdim=True) / count).sqrt()
+    spread = torch.maximum(spread, best.abs() / 20).clamp_min(torch.finfo(torch.float32).tiny)
+    behind = ((best - found) / spread).masked_fill(~exists | (best == found), 0.0)
+    return behind.float()

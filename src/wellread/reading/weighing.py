@@ -6,7 +6,8 @@ probability of a mixture whose parts are the passages z, in proportion to the so
     p(y) = weight * sum_z p(z) p(y | z) + (1 - weight) * p(y | all passages)
 
 Where a part wrote something else, its p(y | ...) counts as 0: the fast decoding of Lewis et al. 2020 (arXiv 2005.11401,
-section 2.5), which writes every hypothesis once and reads none anew.
+section 2.5), which writes every hypothesis once and reads none anew. A part that was written with several beams gives
+the best of them. A question without passages has the whole alone.
 """
 
 from __future__ import annotations
@@ -33,11 +34,12 @@ def apart(reading: Reading) -> Reading:
     """Every kept passage as a reading of its own, [batch * keep, tokens, ...]; a question's are adjacent.
 
     The question's own states, where the reading has some, stay with each. A place without a passage (fewer candidates
-    than the batch is wide) gets all of the reading, so that it has something to attend to; its weight is 0.
+    than the batch is wide) gets the question's first, so that it has something to attend to; its weight is 0.
     """
     keep = reading.kept.shape[1]
-    mask = _own(reading) | (reading.mask & (reading.passage < 0))[:, None]
-    mask = torch.where(_there(reading)[..., None], mask, reading.mask[:, None]).flatten(0, 1)
+    own, there = _own(reading), _there(reading)
+    mask = torch.where(there[..., None], own, own[:, :1]) | (reading.mask & (reading.passage < 0))[:, None]
+    mask = torch.where(there.any(-1)[:, None, None], mask, reading.mask[:, None]).flatten(0, 1)
     order = torch.argsort((~mask).to(torch.uint8), dim=-1, stable=True)[:, : int(mask.sum(-1).max())]
     rows = torch.arange(len(mask), device=mask.device)[:, None] // keep
     mask = mask.gather(1, order)
@@ -84,10 +86,11 @@ def posterior(reading: Reading, together: Tensor, each: Tensor, *, weight: float
 
 def _joint(reading: Reading, together: Tensor, each: Tensor, weight: float) -> Tensor:
     """log of every part of the sum that p(y) is, [batch, 1 + keep] float32."""
-    scores = reading.scores.gather(1, reading.kept).float()
-    prior = scores.masked_fill(~_there(reading), -torch.inf).log_softmax(-1)
-    whole = together + (math.log1p(-weight) if weight < 1 else -torch.inf)
-    return torch.cat([whole[:, None], math.log(weight) + prior + each], dim=1)
+    there = _there(reading)
+    scores = reading.scores.gather(1, reading.kept).float().masked_fill(~there, -torch.inf)
+    prior = scores - log_sum(scores)[:, None].masked_fill(~there.any(-1, keepdim=True), 0.0)
+    whole = torch.where(there.any(-1), math.log1p(-weight) if weight < 1 else -torch.inf, 0.0)
+    return torch.cat([(whole + together)[:, None], math.log(weight) + prior + each], dim=1)
 
 
 def _own(reading: Reading) -> Tensor:

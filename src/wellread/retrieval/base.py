@@ -111,7 +111,6 @@ class Retriever(ABC):
         """Make the index hold these passages and no others, reading only those that are new or changed.
 
         passages: something that can be iterated from the start again. A sync that was killed is mended by the next one.
-        ValueError where not one of them is in the index: that is another corpus, or a mistyped one.
         """
         from wellread.retrieval.catalog import digest
 
@@ -125,11 +124,6 @@ class Retriever(ABC):
             seen.add(passage.id)
             if known.get(passage.id) != digest(passage):
                 fresh.add(passage.id)
-        if known and seen.isdisjoint(known):
-            raise ValueError(
-                f"none of the {len(known)} passages of the index is among the {len(seen)} given: all would be deleted; "
-                "check the corpus, or build the index anew (--overwrite)."
-            )
         gone, changed = known.keys() - seen, known.keys() & fresh
         if gone or changed:
             self.delete([*gone, *changed])

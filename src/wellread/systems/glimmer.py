@@ -178,6 +178,7 @@ class Glimmer(LiveSystem):
         each = self._score(apart(reading), target, lengths).unflatten(0, (-1, keep))
         together = self._score(reading, written.tokens, written.lengths)
         held = posterior(reading, together, each, weight=self.config.weigh_alone).to(attended.dtype)
+        held = held * (written.lengths > 0)[:, None]
         return (held[:, :1] * attended).scatter_add(1, reading.kept, held[:, 1:])
 
     def _weighs(self, reading: Reading) -> bool:

@@ -146,9 +146,15 @@ TOPICS: dict[str, list[Row]] = {
             "sync-with-another-corpus",
             "another corpus for an index that is brought up to date",
             "index more --out index --sync",
-            r"none of the \d+ passages of the index is among the \d+ given: all would be deleted; check the corpus, or "
-            r"build the index anew \(--overwrite\)\.",
+            r"none of the 6 passages of index is in the corpus, so all would be deleted; check the corpus, or, where "
+            r"every text has changed, add --replace-all\.",
             lambda place: more(place, "pluto"),
+        ),
+        Row(
+            "replace-all-without-sync",
+            "--replace-all without --sync",
+            "index corpus --out new --replace-all",
+            r"--replace-all belongs to --sync; give that too, or --overwrite instead\.",
         ),
         Row(
             "option-of-another",

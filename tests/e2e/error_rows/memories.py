@@ -92,8 +92,8 @@ TOPICS: dict[str, list[Row]] = {
             "memory-sync-with-another-corpus",
             "another corpus for a memory that is brought up to date",
             "memory sync memory more --model model",
-            r"none of the \d+ passages of memory memory is among the 1 given: all would be deleted; check the corpus, "
-            r"or read it into a memory of its own\.",
+            r"none of the 6 passages of memory is in the corpus, so all would be deleted; check the corpus, or, where "
+            r"every text has changed, add --replace-all\.",
             lambda place: (place.own("memory"), more(place, "pluto")),
         ),
         Row(

@@ -7,6 +7,7 @@ from dataclasses import replace
 import pytest
 from pipeline_pieces import QUESTIONS, WORDS, ask, same
 
+from wellread.config import to_mapping
 from wellread.evaluation.confidence import Confidence
 from wellread.model import save_model
 from wellread.pipeline import Pipeline, open_pipeline
@@ -101,5 +102,10 @@ def test_without_a_confidence_nothing_can_be_withheld(place, tmp_path):
     places = {"model": model, "corpus": place.corpus, "index": place.index}
     assert open_pipeline(**places).confidence == confidence
     assert ask(open_pipeline(**places), ["moon"], min_confidence=1)[0].abstained
+    options = to_mapping(place.models["glimmer"].system.config)
+    fitted = replace(confidence, fitted={"system": "glimmer", "options": options})
+    fitted.save(model)
+    assert open_pipeline(**places).confidence == fitted
+    assert open_pipeline(**places, options={"weigh_alone": 0.5}).confidence is None
     with pytest.raises(ValueError, match=message):  # what was fitted on one system says nothing of another
         ask(open_pipeline(**places, system="lumen"), ["moon"], min_confidence=0.5)
