@@ -6,6 +6,7 @@ import gzip
 import json
 import zlib
 from dataclasses import replace
+from functools import partial
 
 import numpy as np
 import pytest
@@ -13,7 +14,7 @@ import pytest
 from wellread.locking import locked
 from wellread.retrieval import open_index
 from wellread.retrieval.given import GivenRetriever, read_run
-from wellread.retrieval.hybrid import HybridRetriever, fuse
+from wellread.retrieval.hybrid import HybridRetriever, fuse_ranks, fuse_scores
 from wellread.retrieval.lexical import LexicalRetriever
 from wellread.types import Candidates, Passage, Probe, Question
 
@@ -55,21 +56,49 @@ def same_finds(one, other):
             assert dict(zip(found.ids, found.scores)) == pytest.approx(dict(zip(theirs.ids, theirs.scores)), abs=1e-6)
 
 
-def test_fusion_follows_the_formula():
-    fused = fuse([Candidates(("a", "b", "c"), (9, 8, 7)), Candidates(("c", "a"), (1, 0.5))])
+def test_rank_fusion_follows_the_formula():
+    fused = fuse_ranks([Candidates(("a", "b", "c"), (9, 8, 7)), Candidates(("c", "a"), (1, 0.5))])
     scores = {"a": 1 / 61 + 1 / 62, "b": 1 / 62, "c": 1 / 63 + 1 / 61}
     assert fused.ids == ("a", "c", "b")
     assert fused.scores == pytest.approx([scores[name] for name in fused.ids])
 
 
-def test_fusion_knows_ranks_only():
-    assert fuse([Candidates(("a", "b"), (2, 1))]).scores == fuse([Candidates(("x", "y"), (200, -1))]).scores
+def test_rank_fusion_knows_ranks_only():
+    one, other = Candidates(("a", "b"), (2, 1)), Candidates(("x", "y"), (200, -1))
+    assert fuse_ranks([one]).scores == fuse_ranks([other]).scores
 
 
-def test_the_hybrid_ranking_is_the_fusion_of_its_parts(tmp_path):
-    retriever = build(tmp_path, depth=7, rank_constant=10.0)
+def test_score_fusion_follows_the_formula():
+    fused = fuse_scores([Candidates(("a", "b", "c"), (9, 8, 4)), Candidates(("c", "d", "a"), (0.9, 0.8, 0.2))], depth=3)
+    each = {"a": (9, 0.2), "b": (8, 0.2), "c": (4, 0.9), "d": (4, 0.8)}  # what was not found: the lowest
+    columns = np.array(list(each.values()))
+    wanted = dict(zip(each, ((columns - columns.mean(0)) / columns.std(0)).mean(1)))
+    assert fused.ids == tuple(sorted(wanted, key=wanted.get, reverse=True))
+    assert fused.scores == pytest.approx([wanted[name] for name in fused.ids])
+
+
+def test_score_fusion_knows_no_scale():
+    rankings = [Candidates(("a", "b", "c"), (9, 8, 4)), Candidates(("c", "b"), (0.9, 0.2))]
+    other = [rankings[0], Candidates(("c", "b"), (900, 200))]
+    one, two = fuse_scores(rankings, depth=2), fuse_scores(other, depth=2)
+    assert one.ids == two.ids
+    assert one.scores == pytest.approx(two.scores)
+
+
+def test_what_one_retriever_alone_finds_stands_out():
+    """Fewer than asked for were found: nothing else holds the word."""
+    everything = Candidates(tuple("abcdefghijklmnop"), tuple(np.linspace(0.9, 0.2, 16)))
+    assert fuse_scores([Candidates(("p",), (3.0,)), everything], depth=16).ids[0] == "p"
+    assert fuse_scores([Candidates((), ()), everything], depth=16).ids == everything.ids
+    assert fuse_scores([Candidates(("a", "b"), (1, 1)), Candidates((), ())], depth=2).scores == (0, 0)
+
+
+@pytest.mark.parametrize("fusion", ["scores", "ranks"])
+def test_the_hybrid_ranking_is_the_fusion_of_its_parts(tmp_path, fusion):
+    retriever = build(tmp_path, depth=7, rank_constant=10.0, fusion=fusion)
     lexical, dense = (part.search(PROBES, top_k=7) for part in retriever.parts)
-    expected = [fuse(pair, rank_constant=10.0).top(5) for pair in zip(lexical, dense)]
+    join = partial(fuse_scores, depth=7) if fusion == "scores" else partial(fuse_ranks, rank_constant=10.0)
+    expected = [join(pair).top(5) for pair in zip(lexical, dense)]
     assert retriever.search(PROBES, top_k=5) == expected
     assert open_index(tmp_path / "index").search(PROBES, top_k=5) == expected
 
@@ -83,7 +112,8 @@ def test_add_and_delete_reach_every_part(tmp_path):
     fresh = build(tmp_path, [n for n in range(40) if n not in (1, 2, 35)], name="fresh")
     assert retriever.fingerprint == fresh.fingerprint
     for one, other in zip(retriever.search(PROBES, top_k=50), fresh.search(PROBES, top_k=50)):
-        assert one == other
+        assert one.ids == other.ids
+        assert one.scores == pytest.approx(other.scores, abs=1e-5)
 
 
 def test_where_filters_every_part(tmp_path):

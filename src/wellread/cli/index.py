@@ -35,6 +35,7 @@ PROBED, WORDS = 32, 12
 @click.option(
     "--precision", type=click.Choice(["fp32", "bf16"]), help="Of reading passages: with --model, dense, hybrid."
 )
+@click.option("--fusion", metavar="NAME", help="Hybrid: how the finds are joined, by scores or by ranks.")
 @click.option("--codec", metavar="NAME", help="Search by tokens: how keys are stored: residual, float16 or float32.")
 @click.option("--search", metavar="NAME", help="Search by tokens: approximate, exact or exhaustive.")
 @click.option("--run", metavar="FILE", help="Given: the file of candidates (JSON lines or a TREC run).")
