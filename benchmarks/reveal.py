@@ -36,8 +36,8 @@ from wellread.evaluation.report import hardware, to_markdown
 from wellread.memory.edit import add
 from wellread.memory.store import Memory
 from wellread.pictures import Pictures
-from wellread.pipeline import INDEX_FOLDER, Pipeline, load_model, memorize_corpus, open_pipeline
-from wellread.retrieval import open_index
+from wellread.pipeline import Pipeline, load_model, memorize_corpus, open_pipeline
+from wellread.retrieval import INDEX_FOLDER, open_index
 from wellread.token_encoder import model_encoder
 from wellread.types import Passage, Question
 

@@ -78,6 +78,8 @@ LIMITS = """\
 - English only, and lower case only: the vocabulary of its encoder has no capitals, so answers have none.
 - Short answers (names, dates, numbers, labels), most of them copied word for word from one passage. It does not
   count, compare, combine passages or say that a question makes no sense.
+- It does not answer yes or no: such a question gets a label or a noun. It reads prose far better than tables and lists.
+- A question that its passages do not answer often gets a number or a name from them, at times with high confidence.
 - It was shown claims to check, and did not learn to: its labels are as good as chance. Do not use it for that.
 - It knows what its passages say. A wrong or missing passage gives a wrong answer that reads like a right one; look at
   the passage cited, and withhold doubtful answers with --min-confidence.

@@ -16,7 +16,7 @@ from difflib import get_close_matches
 from pathlib import Path
 from typing import Any, TypeVar, get_args, get_origin
 
-__all__ = ["ConfigError", "from_mapping", "parse_settings", "read_toml", "require", "to_mapping"]
+__all__ = ["ConfigError", "from_mapping", "parse_conditions", "parse_settings", "read_toml", "require", "to_mapping"]
 
 T = TypeVar("T")
 
@@ -172,3 +172,15 @@ def parse_settings(settings: Sequence[str]) -> dict[str, Any]:
         except tomllib.TOMLDecodeError:
             values[key] = raw
     return values
+
+
+def parse_conditions(settings: Sequence[str]) -> dict[str, list[Any]]:
+    """["stock=96"] -> what metadata may say: {"stock": [96, "96"]}, since tables of text hold numbers as they were
+    written. A list stands for any of its values."""
+    conditions: dict[str, list[Any]] = {}
+    for setting, (key, value) in zip(settings, parse_settings(settings).items(), strict=True):
+        written = [] if isinstance(value, list) else [setting.partition("=")[2].strip()]
+        values = value if isinstance(value, list) else [value]
+        texts = [*written, *(str(item) for item in values)]
+        conditions[key] = [*values, *(text for text in dict.fromkeys(texts) if text not in values)]
+    return conditions

@@ -9,13 +9,10 @@ from wellread.memory.build import MemorizeReport, memorize
 from wellread.memory.store import Memory
 from wellread.model import Model
 from wellread.pictures import Pictures
-from wellread.retrieval import RETRIEVERS, default_retriever, open_index
+from wellread.retrieval import INDEX_FOLDER, RETRIEVERS, default_retriever, open_index
 from wellread.token_encoder import ModelTokens, model_encoder
 
-__all__ = ["INDEX_FOLDER", "memorize_corpus"]
-
-INDEX_FOLDER = "index"
-"""Where a memory keeps the search index over its own passages."""
+__all__ = ["memorize_corpus"]
 
 
 def memorize_corpus(

@@ -18,7 +18,7 @@ from wellread.evaluation.confidence import Confidence
 from wellread.evaluation.cost import Stopwatch
 from wellread.evaluation.flops import count_flops
 from wellread.evaluation.report import Report, evaluate_answers
-from wellread.memorizing import INDEX_FOLDER, memorize_corpus
+from wellread.memorizing import memorize_corpus
 from wellread.memory.fingerprint import check
 from wellread.memory.store import Memory
 from wellread.model import Model, load_model, model_path
@@ -27,14 +27,14 @@ from wellread.pictures import Pictures
 from wellread.reading.batching import CandidateRow, batch_candidates, take_rows, to_device
 from wellread.reading.spans import cite
 from wellread.reading.verbatim import Vocabulary
-from wellread.retrieval import open_index
+from wellread.retrieval import INDEX_FOLDER, open_index
 from wellread.token_encoder import model_encoder
 from wellread.types import Answer, Candidates, Inputs, Passage, Probe, Question
 
 if TYPE_CHECKING:
     from wellread.retrieval.base import Retriever
 
-__all__ = ["INDEX_FOLDER", "Pipeline", "load_model", "memorize_corpus", "open_pipeline"]
+__all__ = ["Pipeline", "load_model", "memorize_corpus", "open_pipeline"]
 
 _NOTHING_TO_READ = "no memory and no corpus were given; give at least one to answer from (--memory DIR, --corpus DIR)."
 

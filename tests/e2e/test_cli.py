@@ -217,6 +217,32 @@ def test_an_index_is_brought_up_to_date(wellread, reader) -> None:
     assert [other[name] for name in counts] == [1, 0, 6, 0, 1]
 
 
+def test_rows_of_a_table_are_found_by_what_they_hold(wellread, reader) -> None:
+    (reader / "prices.csv").write_text("Product,Price,Stock\nSteel rake,12.50,96\nGarden hose,24,7\n")
+    wellread("corpus prices.csv --out prices")
+    assert wellread("memorize prices --model model --retriever lexical --out priced").code == 0
+    line = "ask 'Which product is it, the rake or the hose?' --model model --memory priced --no-flops"
+    for condition, product in {
+        "stock=96": "Steel rake",
+        "price=12.50": "Steel rake",
+        "stock=[6,7]": "Garden hose",
+    }.items():
+        (passage,) = wellread(f"{line} --where '{condition}' --json").json["passages"]
+        assert passage["title"] == product
+    assert passage["metadata"] == {
+        "file": "prices.csv",
+        "line": 3,
+        "product": "Garden hose",
+        "price": "24",
+        "stock": "7",
+    }
+    nothing = wellread(f"{line} --where stock=5")
+    assert (nothing.code, nothing.err) == (0, "")
+    assert "no passage was found" in nothing.out
+    assert "prices.csv, line 3" in wellread(f"{line} --where stock=7").out
+    assert "prices.csv, line 3" in wellread(f"{line} --index priced --where stock=7").out  # the index of the memory
+
+
 def test_a_memory_that_was_emptied_takes_other_passages(wellread, reader) -> None:
     ids = " ".join(json.loads(line)["id"] for line in (reader / "passages.jsonl").read_text().splitlines())
     assert wellread(f"memory delete memory {ids} --json").json["passages"] == 0

@@ -9,7 +9,7 @@ from typing import Any, Literal
 
 import pytest
 
-from wellread.config import ConfigError, from_mapping, parse_settings, read_toml, require, to_mapping
+from wellread.config import ConfigError, from_mapping, parse_conditions, parse_settings, read_toml, require, to_mapping
 from wellread.registry import Registry
 
 
@@ -157,6 +157,12 @@ def test_settings_are_toml_or_text():
     expected = {"a": 1, "b": 3, "c": "shared", "d": True, "e": ["x", "y"], "f": "", "g": "x=y", "h": "1"}
     assert parse_settings(settings) == expected
     assert parse_settings([]) == {}
+
+
+def test_conditions_are_numbers_and_what_was_written():
+    told = parse_conditions(["stock=96", "price=64.50", "city=Brno", 'tags=["a", 7]', "new=true"])
+    wanted = {"stock": [96, "96"], "price": [64.5, "64.50", "64.5"], "city": ["Brno"], "tags": ["a", 7, "7"]}
+    assert told == wanted | {"new": [True, "true", "True"]}
 
 
 @pytest.mark.parametrize("setting", ["live_share", "=5", " =5", ""])

@@ -353,22 +353,29 @@ def test_a_table_without_a_text_column_is_told_column_by_column(tmp_path, delimi
     (tmp_path / "prices.csv").write_text("\n\n" + "\n".join(map(delimiter.join, [*rows, [""] * 4])) + "\n1\n")
     found, problems = both(tmp_path / "prices.csv")
     assert [(item.title, item.text) for item in found] == [
-        ("Garden hose", "product no: 17; name: Garden hose; price: € 24.50"),
-        ("Rake", "product no: 18; name: Rake; price: 12; note: new"),
+        ("Garden hose", "The product no is 17. The name is Garden hose. The price is € 24.50."),
+        ("Rake", "The product no is 18. The name is Rake. The price is 12. The note is new."),
     ]
-    assert found[1].metadata == {"product no": "18", "name": "Rake", "price": "12", "note": "new"}
+    place = {"file": "prices.csv", "line": 5}
+    assert found[1].metadata == {**place, "product no": "18", "name": "Rake", "price": "12", "note": "new"}
     assert [str(item).rsplit(": ", 1)[1] for item in problems] == ["has 1 columns; the header has 4"]
 
 
 @pytest.mark.parametrize(
     ("text", "wanted"),
     [
-        ('id,title,price\nx1,"Rake, large",12\n', ("x1", "Rake, large", "id: x1; title: Rake, large; price: 12")),
-        (",thing,In stock?\n0,rake,3\n", (None, "rake", "thing: rake; in stock?: 3")),
-        ('"Name, full",Age,\n"Doe, J.",31,\n', (None, "Doe, J.", "name, full: Doe, J.; age: 31")),
-        ("code,wikipedia_title\nab1,Paris\n", (None, "Paris", "code: ab1; wikipedia_title: Paris")),
-        ("city,2019,2020\nBrno,5,6\n", (None, "Brno", "city: Brno; 2019: 5; 2020: 6")),
-        ("name,role\nBob,body\n", (None, "Bob", "name: Bob; role: body")),  # "body" holds the text where it is a name
+        (
+            'id,title,price\nx1,"Rake, large",12\n',
+            ("x1", "Rake, large", "The id is x1. The title is Rake, large. The price is 12."),
+        ),
+        (",thing,In stock?\n0,rake,3\n", (None, "rake", "The thing is rake. The in stock? is 3.")),
+        ('"Name, full",Age,\n"Doe, J.",31,\n', (None, "Doe, J.", "The name, full is Doe, J. The age is 31.")),
+        ("code,wikipedia_title\nab1,Paris\n", (None, "Paris", "The code is ab1. The wikipedia title is Paris.")),
+        ("city,2019,2020\nBrno,5,6\n", (None, "Brno", "The city is Brno. The 2019 is 5. The 2020 is 6.")),
+        (
+            "name,role\nBob,body\n",
+            (None, "Bob", "The name is Bob. The role is body."),
+        ),  # "body" holds the text where it is a name
     ],
 )
 def test_headers_of_tables(tmp_path, text, wanted):
@@ -392,6 +399,13 @@ def test_what_is_no_table_is_left_out(tmp_path, text):
     found, problems = both(tmp_path / "a.csv")
     assert not found
     assert "names no column text or passage" in str(problems[0])
+
+
+def test_a_title_above_a_table_is_passed_over(tmp_path):
+    (tmp_path / "a.csv").write_text("Suppliers of 2026;;\n\nName;Days;City\nKabelwerk;14;Jena\n")
+    found, problems = both(tmp_path / "a.csv")
+    assert [item.text for item in found] == ["The name is Kabelwerk. The days is 14. The city is Jena."]
+    assert [str(item).rsplit(": ", 1)[1] for item in problems] == ["comes before the header"]
 
 
 def test_a_header_further_down_is_found_before_a_table(tmp_path):

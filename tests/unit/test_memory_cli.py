@@ -113,8 +113,7 @@ def test_a_folder_without_a_memory(tmp_path: Path, capsys: pytest.CaptureFixture
 
 @pytest.mark.usefixtures("_model")
 def test_the_index_inside_follows(memory: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    from wellread.pipeline import INDEX_FOLDER
-    from wellread.retrieval import RETRIEVERS, open_index
+    from wellread.retrieval import INDEX_FOLDER, RETRIEVERS, open_index
     from wellread.types import Probe
 
     def found(words: str) -> list[str]:

@@ -26,7 +26,11 @@ if TYPE_CHECKING:
 @answering_options
 @click.option("--where", multiple=True, metavar="KEY=VALUE", help="Only passages with this metadata.")
 @click.option("--questions", "file", default=None, help="A file of questions (one a line, or jsonl); - for stdin.")
-@click.option("--flops/--no-flops", default=True, help="Count FLOPs too, by reading every question twice.")
+@click.option(
+    "--flops/--no-flops",
+    default=None,
+    help="Count FLOPs too, by reading every question twice; without either, for a QUESTION only.",
+)
 @click.option("--image", default=None, metavar="FILE", help="Ask about this picture: a file, or an id in --pictures.")
 @click.option("--sheet", default=None, metavar="FILE", help="Draw picture, answer and entries into this image file.")
 @click.option("--show", default=3, show_default=True, help="Passages shown per answer.")
@@ -38,7 +42,7 @@ def command(
     image: str | None,
     sheet: str | None,
     show: int,
-    flops: bool,
+    flops: bool | None,
     as_json: bool,
     **choice: Any,
 ) -> None:
@@ -56,7 +60,7 @@ def command(
         raise ValueError("both a question and --questions were given; give one of them.")
     if file not in (None, "-") and not Path(file).is_file():
         raise ValueError(f"questions {file} does not exist; give a file of questions, or - for standard input.")
-    from wellread.config import parse_settings
+    from wellread.config import parse_conditions
     from wellread.pictures.sheet import check_sheet, draw_sheet
 
     if sheet is not None:
@@ -68,8 +72,9 @@ def command(
         _check_image(pipeline, image)
     pipeline.check_min_confidence(choice["min_confidence"])
     settings = {"top_k": choice["top_k"], "num_beams": choice["beams"], "min_confidence": choice["min_confidence"]}
-    settings["where"] = parse_settings(choice["where"]) or None
-    ask = pipeline.ask_measured if flops else lambda item, **rest: pipeline.ask([item], flops=False, **rest)[0]
+    settings["where"] = parse_conditions(choice["where"]) or None
+    counted = question is not None if flops is None else flops
+    ask = pipeline.ask_measured if counted else lambda item, **rest: pipeline.ask([item], flops=False, **rest)[0]
     for asked in _questions(question, file):
         if image is not None and asked.picture is None:
             asked = Question(asked.id, asked.text, metadata={"picture": image})
@@ -203,10 +208,10 @@ def _said(answer: Answer, number: int) -> str:
 
 
 def _place(passage: CitedPassage) -> str:
-    """Where a passage comes from: its file and page, where it has them, and its id."""
-    file, page = passage.metadata.get("file"), passage.metadata.get("page")
-    place = [str(file)] if file else []
-    return ", ".join([*place, *([f"page {page}"] if page else []), passage.id])
+    """Where a passage comes from: its file and the page or line in it, where it has them, and its id."""
+    place = [str(passage.metadata["file"])] if passage.metadata.get("file") else []
+    parts = [f"{name} {passage.metadata[name]}" for name in ("page", "line") if passage.metadata.get(name) and place]
+    return ", ".join([*place, *parts, passage.id])
 
 
 def _shown(text: str, span: tuple[int, int] | None, width: int = 160) -> str:

@@ -227,8 +227,7 @@ def delete(memory: str, ids: tuple[str, ...], file: str | None, compact: bool, a
 
 
 def _index_inside(memory: Memory) -> Retriever | None:
-    from wellread.pipeline import INDEX_FOLDER
-    from wellread.retrieval import open_index
+    from wellread.retrieval import INDEX_FOLDER, open_index
 
     folder = memory.path / INDEX_FOLDER
     return open_index(folder) if (folder / "index.json").is_file() else None

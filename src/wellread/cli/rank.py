@@ -49,7 +49,7 @@ def command(questions: Path, as_json: bool, **choice: Any) -> None:
       wellread rank scifact --split test --index index --run-out lexical.trec
       wellread rank scifact --split test --index dense --baseline lexical.trec --json
     """
-    from wellread.config import parse_settings
+    from wellread.config import parse_conditions
     from wellread.evaluation.ranking import check_available, compare
     from wellread.retrieval import open_index
     from wellread.retrieval.documents import Documents
@@ -64,7 +64,7 @@ def command(questions: Path, as_json: bool, **choice: Any) -> None:
     other = difference = None
     if choice["baseline"] is not None:  # first: what is wrong with it is told before a long search
         other = _judge(asked, _baseline(choice["baseline"], asked, choice["top_k"], documents), choice)
-    found, milliseconds = _search(index, asked, choice["top_k"], documents, parse_settings(choice["where"]) or None)
+    found, milliseconds = _search(index, asked, choice["top_k"], documents, parse_conditions(choice["where"]) or None)
     if choice["run_out"] is not None:
         write_run(choice["run_out"], asked, found, name=choice["run_name"])
     report = _judge(asked, found, choice)

@@ -34,20 +34,24 @@ SPREAD = 10_000  # lines that one quoted row may spread over before its quote is
 
 def read_csv(path: Path) -> Iterator[Document | Problem]:
     """The documents of a CSV or TSV file. Where no column is named as one that holds the text, but the first line names
-    columns, a row's text is all of them, told as "name: value; name: value"."""
+    columns, a row's text is all of them, told in sentences: "The name is value." (readers of prose read them best)."""
     header = _plain_header(path)
     rows = csv_rows(path, wanted=TEXT_KEYS, header=header)
-    return documents_of(rows if header is None else _told(rows), str(path))
+    return documents_of(_placed(rows if header is None else _told(rows), path.name), str(path))
 
 
 def _plain_header(path: Path) -> Header | None:
-    """The names of columns in the first line, none of which holds the text by its name; None for other files.
+    """The names of columns in the first line, none of which holds the text by its name; None for other files. Lines of
+    one field before it, a title for example, are passed over.
 
     A line of names is told from a line of values by a column that has numbers below it and none in it, or by names that
     tables commonly have.
     """
     lines = (line.text for line in read_lines(path) if isinstance(line, Line) and line.text.strip())
-    first, *below = [*islice(lines, LOOKED_AT), ""]
+    head = list(islice(lines, LOOKED_AT))
+    while head and all(len([name for name in _names(head[0], mark) if name]) < 2 for mark in DELIMITERS):
+        head.pop(0)
+    first, *below = [*head, ""]
     best: Header | None = None
     for delimiter in DELIMITERS:
         names = _names(first, delimiter)
@@ -68,6 +72,12 @@ def _plain_header(path: Path) -> Header | None:
     return best
 
 
+def _placed(rows: Iterator[Row | Problem], file: str) -> Iterator[Row | Problem]:
+    """Rows that say where they stand, unless a column of theirs says so."""
+    for row in rows:
+        yield row if isinstance(row, Problem) else replace(row, value={"file": file, "line": row.line, **row.value})
+
+
 def _told(rows: Iterator[Row | Problem]) -> Iterator[Row | Problem]:
     """Rows with a text made of all their columns, and a title: their own, else the first value that is neither a number
     nor an id. Empty rows, as spreadsheets leave them, are passed over."""
@@ -79,7 +89,8 @@ def _told(rows: Iterator[Row | Problem]) -> Iterator[Row | Problem]:
         if said:
             titles = (value for name, value in said.items() if name not in ID_KEYS and not NUMBER.fullmatch(value))
             title = said.get(first_of(said, TITLE_KEYS), "") or next(titles, "")
-            text = "; ".join(f"{name}: {value}" for name, value in said.items())
+            facts = [f"The {name.replace('_', ' ')} is {value}" for name, value in said.items()]
+            text = " ".join(fact if fact.endswith((".", "!", "?")) else f"{fact}." for fact in facts)
             yield replace(row, value={**said, "title": title, "text": text})
 
 
@@ -101,7 +112,10 @@ def csv_rows(path: Path, *, wanted: tuple[str, ...], header: Header | None = Non
         elif not line.text.strip():
             continue
         elif names is None:
-            names, delimiter = header or _header(line.text, wanted)
+            if header is None:
+                names, delimiter = _header(line.text, wanted)
+            elif _names(line.text, header[1]) == header[0]:
+                names, delimiter = header
             if names is None:
                 early.append(line)
             if len(early) == HEADER_WITHIN:

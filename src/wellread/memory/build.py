@@ -289,8 +289,8 @@ def _skip_stored(passages: Iterator[Passage], directory: Path, manifest: Manifes
                 there = "ends there" if given is None else f"has id={given.id!r}, {given.text[:40]!r}"
                 raise ValueError(
                     f"row {len(seen)} of the memory in {directory} is id={stored.id!r}, {stored.text[:40]!r}, "
-                    f"but the corpus {there}; give the corpus the memory was begun with, or change the memory "
-                    "with `wellread memory add`, `update` and `delete`."
+                    f"but the corpus {there}; give the corpus the memory was begun with, or bring the "
+                    "memory in line with this one: `wellread memory sync`."
                 )
             seen.add(stored.id)
     return seen

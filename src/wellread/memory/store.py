@@ -155,8 +155,8 @@ class Memory:
             more = f" and {len(unknown) - 3} more" if len(unknown) > 3 else ""
             raise ValueError(
                 f"passages {', '.join(map(repr, unknown[:3]))}{more} are not in memory {self.path} "
-                f"({len(self)} passages); name passages it holds (an index must be of the same corpus), or add "
-                "them with `wellread memory add`."
+                f"({len(self)} passages); name passages it holds; an index must be of the same passages: "
+                "bring the older of the two up to date (`wellread index --sync`, `wellread memory sync`)."
             )
         # Lance answers in the order of the row numbers it is asked for, repeated ones included.
         with _reading(self.path):

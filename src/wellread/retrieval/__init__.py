@@ -17,7 +17,10 @@ from wellread.retrieval.manifest import read_manifest
 if TYPE_CHECKING:
     from wellread.retrieval.base import Retriever
 
-__all__ = ["RETRIEVERS", "default_retriever", "open_index"]
+__all__ = ["INDEX_FOLDER", "RETRIEVERS", "default_retriever", "open_index"]
+
+INDEX_FOLDER = "index"
+"""Where a memory keeps the search index over its own passages."""
 
 RETRIEVERS = Registry(
     "retriever",
@@ -43,8 +46,10 @@ def default_retriever() -> str:
 
 
 def open_index(directory: str | Path) -> Retriever:
-    """Open the index in a directory, whichever retriever built it.
+    """Open the index in a directory, or in the memory that a directory is, whichever retriever built it.
 
     Arrays are memory-mapped, so this is fast. ValueError where the directory holds no finished index.
     """
+    if (Path(directory) / "memory.json").is_file():
+        directory = Path(directory) / INDEX_FOLDER
     return RETRIEVERS[read_manifest(directory)["retriever"]].open(directory)

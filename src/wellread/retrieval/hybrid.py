@@ -155,6 +155,8 @@ def fuse_scores(rankings: Sequence[Candidates], *, depth: int) -> Candidates:
     lowest score where that is below.
     """
     ids = list(dict.fromkeys(name for ranking in rankings for name in ranking.ids))
+    if not ids:
+        return Candidates((), ())
     total = np.zeros(len(ids))
     for ranking in rankings:
         known = dict(zip(ranking.ids, ranking.scores))

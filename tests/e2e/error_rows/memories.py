@@ -107,7 +107,7 @@ TOPICS: dict[str, list[Row]] = {
             "memory-delete-unknown",
             "deleting a passage that is not there",
             "memory delete memory pluto",
-            r"passages 'pluto' are not in memory memory \(6 passages\); name passages it holds .*",
+            r"passages 'pluto' are not in memory memory \(6 passages\); name passages it holds; .*",
             lambda place: place.own("memory"),
         ),
         Row(
