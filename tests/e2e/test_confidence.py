@@ -12,7 +12,11 @@ import time
 from contextlib import nullcontext
 from pathlib import Path
 
+import numpy as np
 import pytest
+
+from wellread.cli.calibrate import _as_text
+from wellread.evaluation.reliability import judge
 
 # What the tiny reader of the world, whose weights are random, has something to say to.
 ASKED = [
@@ -57,6 +61,13 @@ def said(wellread, line: str, **options) -> str:
     answer = wellread(line, **options)
     assert answer.code == 0, answer.err
     return answer.out
+
+
+def test_a_fit_that_made_it_worse_is_told() -> None:
+    right = np.array([1.0, 1.0, 0.0, 0.0])
+    good, bad = (judge(np.array(sure), right, samples=2) for sure in ([0.9, 0.8, 0.2, 0.1], [0.2, 0.6, 0.7, 0.9]))
+    assert "4 questions were too few. Give more." in _as_text(good, bad, Path("c.json"))
+    assert "too few" not in _as_text(bad, good, Path("c.json"))
 
 
 def test_calibrate_and_withhold(wellread, place) -> None:

@@ -90,4 +90,6 @@ def _as_text(before: ConfidenceReport, after: ConfidenceReport, file: Path) -> s
         f"--min-confidence {least}: answers {answered:.0f} %, {f'{right:.0f}' if answered else '-'} % of them rightly"
         for least, (answered, right) in after.at_min_confidence.items()
     ]
+    if after.brier > before.brier:
+        told.append(f"It is worse than what it was made from (brier): {after.n} questions were too few. Give more.")
     return "\n".join([to_markdown(rows), *told, f"Of {after.n} questions it was not fitted on. Written: {file}"])
