@@ -141,7 +141,7 @@ def test_nothing_is_weighed_without_it_or_with_one_passage(asked, options):
     build, inputs, candidates = asked
     system = build(**options)
     with torch.no_grad():
-        plain = FusionSystem.generate(system, inputs, candidates, **LIMITS)
+        plain = FusionSystem.write(system, system.read(inputs, candidates), **LIMITS)
         written = system.generate(inputs, candidates, **LIMITS)
     assert torch.equal(plain.tokens, written.tokens)
     assert torch.equal(plain.scores, written.scores)

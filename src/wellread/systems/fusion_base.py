@@ -231,6 +231,12 @@ class FusionSystem(System):
         vocabulary: Vocabulary | None = None,
     ) -> Generated:
         reading = self.read(inputs, candidates) if reading is None else reading
+        return self.write(reading, max_tokens=max_tokens, num_beams=num_beams, vocabulary=vocabulary)
+
+    def write(
+        self, reading: Reading, *, max_tokens: int, num_beams: int = 1, vocabulary: Vocabulary | None = None
+    ) -> Generated:
+        """Answers to what was read, as `generate` gives them."""
         reader, decoder = self.reader, self.reader.decoder
         memory, copying = reader.memory(reading.states), self._copying(reading)
 

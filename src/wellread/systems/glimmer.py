@@ -24,7 +24,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import torch
 from torch import nn
@@ -45,8 +45,6 @@ if TYPE_CHECKING:
     from wellread.nn.encoder_decoder import EncoderDecoder
     from wellread.reading.decoding import Generated
     from wellread.reading.pairing import Pairs
-    from wellread.reading.verbatim import Vocabulary
-    from wellread.systems.base import Search
 
 __all__ = ["Glimmer", "GlimmerConfig"]
 
@@ -146,26 +144,13 @@ class Glimmer(LiveSystem):
             best = first.take(kept)
         return self._finish(inputs, candidates, best, kept, scores, question)
 
-    def generate(
-        self,
-        inputs: Inputs,
-        candidates: CandidateBatch,
-        *,
-        max_tokens: int,
-        num_beams: int = 1,
-        reading: Reading | None = None,
-        search: Search | None = None,
-        vocabulary: Vocabulary | None = None,
-    ) -> Generated:
-        reading = self.read(inputs, candidates) if reading is None else reading
-        limits = {"max_tokens": max_tokens, "num_beams": num_beams, "vocabulary": vocabulary}
-        together = super().generate(inputs, candidates, reading=reading, **limits)
+    def write(self, reading: Reading, **limits: Any) -> Generated:
+        together = super().write(reading, **limits)
         if not self._weighs(reading):
             return together
-        each = super().generate(inputs, candidates, reading=apart(reading), **limits)
-        return likeliest(
-            reading, together, each, weight=self.config.weigh_alone, pad_token=self.reader.decoder.pad_token
-        )
+        each = super().write(apart(reading), **limits)
+        pad_token = self.reader.decoder.pad_token
+        return likeliest(reading, together, each, weight=self.config.weigh_alone, pad_token=pad_token)
 
     def shares(self, reading: Reading, written: Generated, candidates: CandidateBatch) -> Tensor:
         """Attention as in every fusion reader. With weigh_alone what each passage alone holds of the answer's
