@@ -176,11 +176,12 @@ def parse_settings(settings: Sequence[str]) -> dict[str, Any]:
 
 def parse_conditions(settings: Sequence[str]) -> dict[str, list[Any]]:
     """["stock=96"] -> what metadata may say: {"stock": [96, "96"]}, since tables of text hold numbers as they were
-    written. A list stands for any of its values."""
+    written. A list, or a key that comes again, stands for any of its values."""
     conditions: dict[str, list[Any]] = {}
-    for setting, (key, value) in zip(settings, parse_settings(settings).items(), strict=True):
+    for setting in settings:
+        ((key, value),) = parse_settings([setting]).items()
         written = [] if isinstance(value, list) else [setting.partition("=")[2].strip()]
         values = value if isinstance(value, list) else [value]
-        texts = [*written, *(str(item) for item in values)]
-        conditions[key] = [*values, *(text for text in dict.fromkeys(texts) if text not in values)]
+        texts = dict.fromkeys([*written, *(str(item) for item in values)])
+        conditions.setdefault(key, []).extend([*values, *(text for text in texts if text not in values)])
     return conditions

@@ -88,7 +88,8 @@ class Pipeline:
             raise ValueError(f"min_confidence={min_confidence}; it must be between 0 and 1.")
         if self.confidence is None:
             raise ValueError(
-                f"min_confidence={min_confidence}, but no confidence was fitted for this {self.model.name} model; "
+                f"min_confidence={min_confidence}, but no confidence was fitted for this {self.model.name} model as it "
+                "is set; "
                 "fit one with `wellread calibrate`, or leave min_confidence out."
             )
 

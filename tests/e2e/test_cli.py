@@ -231,7 +231,6 @@ def test_rows_of_a_table_are_found_by_what_they_hold(wellread, reader) -> None:
         assert passage["title"] == product
     assert passage["metadata"] == {
         "file": "prices.csv",
-        "line": 3,
         "product": "Garden hose",
         "price": "24",
         "stock": "7",
@@ -239,8 +238,20 @@ def test_rows_of_a_table_are_found_by_what_they_hold(wellread, reader) -> None:
     nothing = wellread(f"{line} --where stock=5")
     assert (nothing.code, nothing.err) == (0, "")
     assert "no passage was found" in nothing.out
-    assert "prices.csv, line 3" in wellread(f"{line} --where stock=7").out
-    assert "prices.csv, line 3" in wellread(f"{line} --index priced --where stock=7").out  # the index of the memory
+    assert "(prices.csv, " in wellread(f"{line} --where stock=7").out
+    assert "(prices.csv, " in wellread(f"{line} --index priced --where stock=7").out  # the index of the memory
+    (reader / "prices.csv").write_text("Product,Price,Stock\nBroom,8,1\nSteel rake,12.50,96\nGarden hose,24,7\n")
+    wellread("corpus prices.csv --out prices --overwrite")
+    synced = wellread("memory sync priced prices --model model --json").json
+    assert [synced[name] for name in ("added", "replaced", "deleted", "unchanged")] == [1, 0, 0, 2]
+
+
+def test_flops_are_counted_for_a_question_of_the_command_line(wellread, reader) -> None:
+    (reader / "asked.txt").write_text("Which planet?\n")
+    place = "--model model --memory memory --json"
+    assert wellread(f"ask 'Which planet?' {place}").json["flops"] > 0
+    assert wellread(f"ask --questions asked.txt {place}").json["flops"] is None
+    assert wellread(f"ask --questions asked.txt {place} --flops").json["flops"] > 0
 
 
 def test_a_memory_that_was_emptied_takes_other_passages(wellread, reader) -> None:

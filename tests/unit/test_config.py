@@ -163,6 +163,7 @@ def test_conditions_are_numbers_and_what_was_written():
     told = parse_conditions(["stock=96", "price=64.50", "city=Brno", 'tags=["a", 7]', "new=true"])
     wanted = {"stock": [96, "96"], "price": [64.5, "64.50", "64.5"], "city": ["Brno"], "tags": ["a", 7, "7"]}
     assert told == wanted | {"new": [True, "true", "True"]}
+    assert parse_conditions(["a=1", "a=x"]) == {"a": [1, "1", "x"]}
 
 
 @pytest.mark.parametrize("setting", ["live_share", "=5", " =5", ""])

@@ -356,8 +356,7 @@ def test_a_table_without_a_text_column_is_told_column_by_column(tmp_path, delimi
         ("Garden hose", "The product no is 17. The name is Garden hose. The price is € 24.50."),
         ("Rake", "The product no is 18. The name is Rake. The price is 12. The note is new."),
     ]
-    place = {"file": "prices.csv", "line": 5}
-    assert found[1].metadata == {**place, "product no": "18", "name": "Rake", "price": "12", "note": "new"}
+    assert found[1].metadata == {"file": "prices.csv", "product no": "18", "name": "Rake", "price": "12", "note": "new"}
     assert [str(item).rsplit(": ", 1)[1] for item in problems] == ["has 1 columns; the header has 4"]
 
 
@@ -366,10 +365,14 @@ def test_a_table_without_a_text_column_is_told_column_by_column(tmp_path, delimi
     [
         (
             'id,title,price\nx1,"Rake, large",12\n',
-            ("x1", "Rake, large", "The id is x1. The title is Rake, large. The price is 12."),
+            (None, "Rake, large", "The id is x1. The title is Rake, large. The price is 12."),
         ),
         (",thing,In stock?\n0,rake,3\n", (None, "rake", "The thing is rake. The in stock? is 3.")),
         ('"Name, full",Age,\n"Doe, J.",31,\n', (None, "Doe, J.", "The name, full is Doe, J. The age is 31.")),
+        (
+            "file,owner,name\nplan.pdf,Eve,Plan\n",
+            (None, "plan.pdf", "The file is plan.pdf. The owner is Eve. The name is Plan."),
+        ),
         ("code,wikipedia_title\nab1,Paris\n", (None, "Paris", "The code is ab1. The wikipedia title is Paris.")),
         ("city,2019,2020\nBrno,5,6\n", (None, "Brno", "The city is Brno. The 2019 is 5. The 2020 is 6.")),
         (
@@ -389,6 +392,9 @@ def test_headers_of_tables(tmp_path, text, wanted):
         "who is it?\tBob\nwho else?\tEve\n",
         "Bob Smith,engineer,Berlin\nEve Jones,doctor,Paris\n",  # nothing says that the first line is a header
         "INFO,started,ok\nWARN,slow,ok\n",
+        "Bob,manager,Berlin\nEve,doctor,Paris\n",
+        "color,red\nsize,XL\nweight,3 kg\n",
+        "Widget,n/a,5\nBolt,3,6\n",
         "a,a\n1,2\n",
         "name,price\n",  # nothing but a header
         "one column\nof words\n",
@@ -401,11 +407,25 @@ def test_what_is_no_table_is_left_out(tmp_path, text):
     assert "names no column text or passage" in str(problems[0])
 
 
-def test_a_title_above_a_table_is_passed_over(tmp_path):
-    (tmp_path / "a.csv").write_text("Suppliers of 2026;;\n\nName;Days;City\nKabelwerk;14;Jena\n")
+@pytest.mark.parametrize(
+    "title", ["Suppliers of 2026;;", "Suppliers, customers", "Suppliers, and others, of 2026\nconfidential"]
+)
+def test_a_title_above_a_table_is_passed_over(tmp_path, title):
+    (tmp_path / "a.csv").write_text(f"{title}\n\nName;Days;City\nKabelwerk;14;Jena\nKabel, Rohr;3,5;Brno\n")
     found, problems = both(tmp_path / "a.csv")
-    assert [item.text for item in found] == ["The name is Kabelwerk. The days is 14. The city is Jena."]
-    assert [str(item).rsplit(": ", 1)[1] for item in problems] == ["comes before the header"]
+    assert [item.text for item in found] == [
+        "The name is Kabelwerk. The days is 14. The city is Jena.",
+        "The name is Kabel, Rohr. The days is 3,5. The city is Brno.",
+    ]
+    assert {str(item).rsplit(": ", 1)[1] for item in problems} == {"comes before the header"}
+
+
+def test_rows_say_their_file_and_keep_a_column_of_that_name(tmp_path):
+    (tmp_path / "a.csv").write_text("text,file\nhello,plan.pdf\nthere,\n")
+    assert [item.metadata for item in documents(tmp_path / "a.csv")] == [
+        {"file": "a.csv", "column file": "plan.pdf"},
+        {"file": "a.csv"},
+    ]
 
 
 def test_a_header_further_down_is_found_before_a_table(tmp_path):

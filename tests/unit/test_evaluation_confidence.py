@@ -319,3 +319,14 @@ def test_an_answer_from_one_passage_alone_is_not_judged_by_how_alone_it_is():
     alone = Answer("Rio", (CitedPassage("a", "", "Rio", 0.0, share=1.0),), log_likelihood=-0.1, num_tokens=2)
     expected = 1 / (1 + math.exp(-((-0.1 + 1.5) / 1.2 - 0.4 * 3)))  # ten scales away, counted as three
     assert found(alone) == pytest.approx(expected)
+
+
+def test_a_confidence_is_that_of_its_options(tmp_path):
+    confidence = calibrate(
+        *made_up(40), fitted={"system": "reveal", "options": {"sources": ("text",), "keep": 5}}
+    ).confidence
+    confidence.save(tmp_path)
+    now = {"sources": ("text",), "keep": 5, "added later": 1}
+    assert Confidence.load(tmp_path, system="reveal", options=now) is not None
+    assert Confidence.load(tmp_path, system="reveal", options=now | {"keep": 4}) is None
+    assert Confidence.load(tmp_path, system="reveal", options=now | {"sources": ("text", "pictures")}) is None

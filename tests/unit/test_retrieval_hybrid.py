@@ -86,18 +86,21 @@ def test_score_fusion_knows_no_scale():
 
 
 def test_what_one_retriever_alone_finds_stands_out():
-    """Fewer than asked for were found: nothing else holds the word."""
+    """A search that tells all found fewer than were asked for: nothing else holds the word."""
     everything = Candidates(tuple("abcdefghijklmnop"), tuple(np.linspace(0.9, 0.2, 16)))
-    assert fuse_scores([Candidates(("p",), (3.0,)), everything], depth=16).ids[0] == "p"
+    only = [Candidates(("p",), (3.0,)), everything]
+    assert fuse_scores(only, depth=16, tells_all=[True, False]).ids[0] == "p"
+    assert fuse_scores(only, depth=16).ids == everything.ids
     assert fuse_scores([Candidates((), ()), everything], depth=16).ids == everything.ids
-    assert fuse_scores([Candidates(("a", "b"), (1, 1)), Candidates((), ())], depth=2).scores == (0, 0)
+    assert fuse_scores([Candidates(("a", "b", "c"), (0.1, 0.1, 0.1)), Candidates((), ())], depth=3).scores == (0, 0, 0)
 
 
 @pytest.mark.parametrize("fusion", ["scores", "ranks"])
 def test_the_hybrid_ranking_is_the_fusion_of_its_parts(tmp_path, fusion):
     retriever = build(tmp_path, depth=7, rank_constant=10.0, fusion=fusion)
     lexical, dense = (part.search(PROBES, top_k=7) for part in retriever.parts)
-    join = partial(fuse_scores, depth=7) if fusion == "scores" else partial(fuse_ranks, rank_constant=10.0)
+    by_scores = partial(fuse_scores, depth=7, tells_all=[True, False])
+    join = by_scores if fusion == "scores" else partial(fuse_ranks, rank_constant=10.0)
     expected = [join(pair).top(5) for pair in zip(lexical, dense)]
     assert retriever.search(PROBES, top_k=5) == expected
     assert open_index(tmp_path / "index").search(PROBES, top_k=5) == expected

@@ -174,7 +174,7 @@ def as_mapping(question: str, answer: Answer) -> dict[str, Any]:
         ],
         "log_likelihood": answer.log_likelihood,
         "milliseconds": dict(answer.milliseconds),
-        "flops": answer.flops,
+        "flops": answer.flops or None,  # not counted
     }
 
 
@@ -208,10 +208,10 @@ def _said(answer: Answer, number: int) -> str:
 
 
 def _place(passage: CitedPassage) -> str:
-    """Where a passage comes from: its file and the page or line in it, where it has them, and its id."""
-    place = [str(passage.metadata["file"])] if passage.metadata.get("file") else []
-    parts = [f"{name} {passage.metadata[name]}" for name in ("page", "line") if passage.metadata.get(name) and place]
-    return ", ".join([*place, *parts, passage.id])
+    """Where a passage comes from: its file and page, where it has them, and its id."""
+    file, page = passage.metadata.get("file"), passage.metadata.get("page")
+    place = [str(file)] if file else []
+    return ", ".join([*place, *([f"page {page}"] if page else []), passage.id])
 
 
 def _shown(text: str, span: tuple[int, int] | None, width: int = 160) -> str:

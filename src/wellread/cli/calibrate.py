@@ -91,5 +91,5 @@ def _as_text(before: ConfidenceReport, after: ConfidenceReport, file: Path) -> s
         for least, (answered, right) in after.at_min_confidence.items()
     ]
     if after.brier > before.brier:
-        told.append(f"It is worse than what it was made from (brier): {after.n} questions were too few. Give more.")
+        told.append("It came out worse than what it was made from (brier): give more questions.")
     return "\n".join([to_markdown(rows), *told, f"Of {after.n} questions it was not fitted on. Written: {file}"])

@@ -104,6 +104,8 @@ def command(
 
 def _sync(passages: Any, out: Path, options: dict[str, Any], as_json: bool, *, replace_all: bool) -> None:
     """Bring an index to what a corpus holds. Its options are those it was built with."""
+    if (out / "memory.json").is_file():
+        raise ValueError(f"{out} is a memory; bring it up to date, and the index in it, with `wellread memory sync`.")
     given = {name: value for name, value in options.items() if value is not None}
     other = [name for name in given if name not in ("model", "memory")]
     if other:

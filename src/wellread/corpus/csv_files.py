@@ -20,7 +20,10 @@ Header = tuple[list[str], str]  # names of columns, and what stands between them
 
 HEADER_WITHIN = 100  # lines in which the header must come
 DELIMITERS = ("\t", ",", ";")
-LOOKED_AT = 6  # lines of a file without a column of text, to see whether the first one names columns
+LOOKED_AT = 8  # lines of a file without a column of text, to see whether one of the first names columns
+TITLE_LINES = 3  # of these, lines that may be the header
+NOTHING = frozenset({"n/a", "na", "-", "--", "none", "null"})
+YEAR = re.compile(r"(19|20)\d\d")
 LONGEST_NAME = 40
 # What columns are called where nothing below them is a number.
 USUAL = re.compile(
@@ -41,57 +44,69 @@ def read_csv(path: Path) -> Iterator[Document | Problem]:
 
 
 def _plain_header(path: Path) -> Header | None:
-    """The names of columns in the first line, none of which holds the text by its name; None for other files. Lines of
-    one field before it, a title for example, are passed over.
+    """The names of columns in one of the first lines, none of which holds the text by its name; None for other files.
 
-    A line of names is told from a line of values by a column that has numbers below it and none in it, or by names that
-    tables commonly have.
+    A line of names is told from a line of values by a column that has numbers below it and none in it, or by two names
+    that tables commonly have. Of several such lines the one counts that most of the lines below agree with in width.
     """
     lines = (line.text for line in read_lines(path) if isinstance(line, Line) and line.text.strip())
     head = list(islice(lines, LOOKED_AT))
-    while head and all(len([name for name in _names(head[0], mark) if name]) < 2 for mark in DELIMITERS):
-        head.pop(0)
-    first, *below = [*head, ""]
-    best: Header | None = None
-    for delimiter in DELIMITERS:
-        names = _names(first, delimiter)
-        named = [name for name in names if name]
-        if any(name in TEXT_KEYS for name in names):
-            return None
-        if len(named) < 2 or len(named) < len(names) - 1 or len(set(named)) < len(named):
-            continue
-        rows = [fields for line in below if line and len(fields := _names(line, delimiter)) == len(names)]
-        below_each = [[row[column] for row in rows if row[column]] for column in range(len(names))]
-        numbered = any(
-            name and not NUMBER.fullmatch(name) and values and all(map(NUMBER.fullmatch, values))
-            for name, values in zip(names, below_each, strict=True)
-        )
-        usual = any(map(USUAL.fullmatch, named)) and max(map(len, named)) <= LONGEST_NAME
-        if rows and (numbered or usual) and (best is None or len(names) > len(best[0])):
-            best = (names, delimiter)
-    return best
+    best: tuple[float, int, Header] | None = None
+    for place, line in enumerate(head[:TITLE_LINES]):
+        for delimiter in DELIMITERS:
+            names = _names(line, delimiter)
+            if best is None and any(name in TEXT_KEYS for name in names):
+                return None
+            below = [_names(other, delimiter) for other in head[place + 1 :]]
+            rows = [fields for fields in below if len(fields) == len(names)]
+            if rows and _are_columns(names, rows):
+                found = (len(rows) / len(below), len(names), (names, delimiter))
+                best = max(best or found, found, key=lambda each: each[:2])
+    return None if best is None else best[2]
+
+
+def _are_columns(names: list[str], rows: list[list[str]]) -> bool:
+    """Whether these look like names of the columns of these rows."""
+    named = [name for name in names if name]
+    if len(named) < max(2, len(names) - 1) or len(set(named)) < len(named) or max(map(len, named)) > LONGEST_NAME:
+        return False
+    if any(name in NOTHING or (NUMBER.fullmatch(name) and not YEAR.fullmatch(name)) for name in named):
+        return False
+    columns = ([row[column] for row in rows if row[column]] for column in range(len(names)))
+    numbered = any(
+        name and not NUMBER.fullmatch(name) and values and all(map(NUMBER.fullmatch, values))
+        for name, values in zip(names, columns, strict=True)
+    )
+    usual = (USUAL.fullmatch(name) or YEAR.fullmatch(name) or name in (*ID_KEYS, *TITLE_KEYS) for name in named)
+    return numbered or sum(map(bool, usual)) > 1
 
 
 def _placed(rows: Iterator[Row | Problem], file: str) -> Iterator[Row | Problem]:
-    """Rows that say where they stand, unless a column of theirs says so."""
+    """Rows that say which file they stand in; a column of that name is kept as "column file"."""
     for row in rows:
-        yield row if isinstance(row, Problem) else replace(row, value={"file": file, "line": row.line, **row.value})
+        if isinstance(row, Problem):
+            yield row
+        else:
+            own = {"column file": row.value["file"]} if row.value.get("file") else {}
+            yield replace(row, value={**row.value, **own, "file": file})
 
 
 def _told(rows: Iterator[Row | Problem]) -> Iterator[Row | Problem]:
     """Rows with a text made of all their columns, and a title: their own, else the first value that is neither a number
-    nor an id. Empty rows, as spreadsheets leave them, are passed over."""
+    nor an id. Ids are those of their table alone, and no names of passages. Empty rows, as spreadsheets leave them, are
+    passed over."""
     for row in rows:
         if isinstance(row, Problem):
             yield row
             continue
         said = {name: " ".join(value.split()) for name, value in row.value.items() if name and value.strip()}
         if said:
-            titles = (value for name, value in said.items() if name not in ID_KEYS and not NUMBER.fullmatch(value))
-            title = said.get(first_of(said, TITLE_KEYS), "") or next(titles, "")
+            kept = {name: value for name, value in said.items() if name not in ID_KEYS}
+            title = said.get(first_of(said, TITLE_KEYS), "")
+            title = title or next((value for value in kept.values() if not NUMBER.fullmatch(value)), "")
             facts = [f"The {name.replace('_', ' ')} is {value}" for name, value in said.items()]
             text = " ".join(fact if fact.endswith((".", "!", "?")) else f"{fact}." for fact in facts)
-            yield replace(row, value={**said, "title": title, "text": text})
+            yield replace(row, value={**kept, **({"title": title} if title else {}), "text": text})
 
 
 def csv_rows(path: Path, *, wanted: tuple[str, ...], header: Header | None = None) -> Iterator[Row | Problem]:

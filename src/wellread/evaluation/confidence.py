@@ -6,6 +6,7 @@ on; another number of passages or another retriever shifts it, so fit it on what
 
 from __future__ import annotations
 
+import json
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -30,7 +31,7 @@ FARTHEST = 3.0
 
 
 def raw_confidence(answer: Answer) -> float:
-    """What a reader's own probabilities say, uncalibrated: the geometric mean of its tokens' probabilities.
+    """What a reader's own probabilities say, uncalibrated: the answer's, per token (their geometric mean).
 
     0 where nothing was read, so nothing was written.
     """
@@ -133,7 +134,8 @@ class Confidence:
         except ValueError as error:
             raise ValueError(f"{file} is damaged: {error} Fit it again with `wellread calibrate`.") from error
         known = found.fitted.get("options")
-        same = known is None or options is None or dict(known) == dict(options)
+        now = None if options is None else json.loads(json.dumps(dict(options)))  # tuples are lists in a file
+        same = known is None or now is None or all(now.get(name) == value for name, value in known.items())
         return found if same and system in (None, found.fitted.get("system")) else None
 
 

@@ -45,7 +45,8 @@ def scores_behind(found: Tensor, exists: Tensor) -> Tensor:
     """How far the score `found` of each candidate is behind its question's best, in standard deviations of those of
     all that exist: [batch, passages] float32; 0 for those that do not exist.
 
-    A deviation is at least a twentieth of the best score: near equals stay near, however few they are.
+    A deviation is at least a twentieth of the best score: near equals stay near, however few they are. A factor common
+    to all scores changes nothing; a constant added to them may.
     """
     real = exists & found.isfinite()
     scores = found.double().masked_fill(~real, 0.0)

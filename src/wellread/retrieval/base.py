@@ -41,6 +41,8 @@ class Retriever(ABC):
     """Whether it searches keys that a model makes, which `build` is then given as `encoder`."""
     reads: bool = False
     """Whether an encoder that is nobody's model reads the passages, in the precision of the option `reading`."""
+    tells_all: ClassVar[bool] = False
+    """Whether all else scores 0 where it finds fewer passages than were asked for."""
 
     @classmethod
     def build(cls, passages: Iterable[Passage], out: str | Path, *, overwrite: bool = False, **options) -> Self:

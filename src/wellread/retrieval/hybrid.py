@@ -4,10 +4,10 @@
     ranks:  score(p) = sum over retrievers r that found p: 1 / (rank_constant + rank of p in r), ranks from 1
 
 Scores are standardised over all that any retriever found for the question; what one of them did not find has the lowest
-score that it gave there, or 0 where it had told all it knows. A mean of standardised scores keeps how far the best is
-ahead, and finds more than ranks do (Bruch, Gai and Ingber 2023, arXiv 2210.11934). Ranks: reciprocal rank fusion
-(Cormack, Clarke and Buettcher 2009; rank_constant = 60). Each part is an index of its own in a folder of the hybrid
-index.
+score that it gave there, or 0 where it finds all that share a word and found fewer than asked. A mean of standardised
+scores keeps how far the best is ahead, and finds more than ranks do (Bruch, Gai and Ingber 2023, arXiv 2210.11934).
+Ranks: reciprocal rank fusion (Cormack, Clarke and Buettcher 2009; rank_constant = 60). Each part is an index of its own
+in a folder of the hybrid index.
 """
 
 from __future__ import annotations
@@ -32,10 +32,13 @@ from wellread.types import Candidates, Passage, Probe
 __all__ = ["HybridOptions", "HybridRetriever", "fuse_ranks", "fuse_scores"]
 
 
+ROUNDING = 1e-6  # of the largest score: scores that differ by less are equal
+
+
 @dataclass(frozen=True)
 class HybridOptions:
-    """parts: names of the retrievers to join. fusion: by "scores" or by "ranks". rank_constant: how little the first
-    ranks stand out. depth: candidates asked of each part, at least; `top_k` where that is more."""
+    """parts: names of the retrievers to join. fusion: by "scores" or by "ranks". rank_constant: with ranks,
+    how little the first stand out. depth: candidates asked of each part, at least; `top_k` where that is more."""
 
     parts: tuple[str, ...] = ("lexical", "dense")
     fusion: Literal["scores", "ranks"] = "scores"
@@ -120,7 +123,7 @@ class HybridRetriever(Retriever):
     def _fused(self, rankings: Sequence[Candidates], depth: int) -> Candidates:
         if self.options.fusion == "ranks":
             return fuse_ranks(rankings, rank_constant=self.options.rank_constant)
-        return fuse_scores(rankings, depth=depth)
+        return fuse_scores(rankings, depth=depth, tells_all=[part.tells_all for part in self.parts])
 
     def add(self, passages: Iterable[Passage]) -> int:
         self._check_even()
@@ -148,23 +151,23 @@ class HybridRetriever(Retriever):
         return first
 
 
-def fuse_scores(rankings: Sequence[Candidates], *, depth: int) -> Candidates:
+def fuse_scores(rankings: Sequence[Candidates], *, depth: int, tells_all: Sequence[bool] = ()) -> Candidates:
     """The mean of several retrievers' standardised scores for one probe; equal ones in order of first appearance.
 
-    depth: how many were asked of each; one that found fewer has told all it knows, and gives everything else 0, or its
-    lowest score where that is below.
+    What a retriever did not find has the lowest score that it gave. depth: how many were asked of each; of one that
+    `tells_all` (one flag for each ranking; without them none does) and found fewer, everything else scores 0.
     """
     ids = list(dict.fromkeys(name for ranking in rankings for name in ranking.ids))
     if not ids:
         return Candidates((), ())
     total = np.zeros(len(ids))
-    for ranking in rankings:
+    for place, ranking in enumerate(rankings):
         known = dict(zip(ranking.ids, ranking.scores))
-        lowest = min(known.values(), default=0.0)
-        lowest = lowest if len(known) >= depth else min(lowest, 0.0)
+        complete = bool(tells_all) and tells_all[place] and len(known) < depth
+        lowest = 0.0 if complete or not known else min(known.values())
         scores = np.array([known.get(name, lowest) for name in ids])
         spread = scores.std()
-        if spread > 0:
+        if spread > ROUNDING * np.abs(scores).max():
             total += (scores - scores.mean()) / spread
     total /= len(rankings)
     order = np.argsort(-total, kind="stable")

@@ -98,6 +98,7 @@ class LexicalRetriever(SegmentedRetriever):
     """BM25; probes need words. Only passages that share a term with the probe are found."""
 
     name = "lexical"
+    tells_all = True
     Options = LexicalOptions
     Part = LexicalSegment
     segments: list[LexicalSegment]

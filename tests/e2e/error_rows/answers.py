@@ -85,7 +85,7 @@ TOPICS: dict[str, list[Row]] = {
             "no-confidence",
             "withholding answers of a model that was not calibrated",
             f"{ASK} --min-confidence 0.5",
-            r"min_confidence=0\.5, but no confidence was fitted for this glimmer model; fit one with "
+            r"min_confidence=0\.5, but no confidence was fitted for this glimmer model as it is set; fit one with "
             r"`wellread calibrate`, or leave min_confidence out\.",
         ),
         Row(

@@ -151,6 +151,12 @@ TOPICS: dict[str, list[Row]] = {
             lambda place: more(place, "pluto"),
         ),
         Row(
+            "sync-of-a-memory",
+            "a memory for an index that is brought up to date",
+            "index corpus --out memory --sync",
+            r"memory is a memory; bring it up to date, and the index in it, with `wellread memory sync`\.",
+        ),
+        Row(
             "replace-all-without-sync",
             "--replace-all without --sync",
             "index corpus --out new --replace-all",

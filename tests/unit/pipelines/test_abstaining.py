@@ -92,7 +92,8 @@ def test_a_confidence_is_from_0_to_1(place, least):
 
 def test_without_a_confidence_nothing_can_be_withheld(place, tmp_path):
     message = (
-        r"min_confidence=0\.5, but no confidence was fitted for this lumen model; fit one with `wellread calibrate`"
+        r"min_confidence=0\.5, but no confidence was fitted for this lumen model as it is set; fit one with "
+        "`wellread calibrate`"
     )
     with pytest.raises(ValueError, match=message):
         ask(place.pipeline("lumen"), ["moon"], min_confidence=0.5)
