@@ -20,11 +20,14 @@ __all__ = ["MAX_LINE", "Line", "clean", "peek_text", "read_bytes", "read_lines",
 PIECE = 1 << 16
 MAX_LINE = 1 << 28  # bytes; a longer line is passed over without being held in memory
 REPLACEMENT = "\ufffd"
+ASCII = bytes(range(0x80))
+NO_CONTROLS = bytes([*b"\t\n\f\r", *range(0x20, 0x100)])
+MOST_BEYOND = 0.3  # of a text in a Western language, bytes beyond ASCII
 
 
 @dataclass(frozen=True, slots=True)
 class Line:
-    """One line without its end. repaired: bytes that are not UTF-8, or NULs, were replaced or removed.
+    """One line without its end. repaired: bytes that are not UTF-8, or NULs, were mended, replaced or removed.
     ends: False where a long line was broken up and goes on in the next one."""
 
     number: int
@@ -75,8 +78,8 @@ def read_lines(path: Path, *, blank: bool = False, longest: int | None = None) -
     longest: break a line up into several of about this many bytes, at spaces; without it, a line stays whole
     and one of more than MAX_LINE bytes becomes a Problem.
 
-    UTF-8 (with or without mark) and UTF-16 are understood; bytes that are neither are replaced and the line
-    is flagged as repaired.
+    UTF-8 (with or without mark) and UTF-16 are understood; bytes that are neither are taken for Windows-1252 where they
+    look like it, else replaced, and the line is flagged as repaired.
     """
     number = 1
     for raw in _split(_as_utf8(read_bytes(path)), longest):
@@ -225,10 +228,19 @@ def _decode(raw: bytes) -> tuple[str, bool]:
     try:
         text, repaired = raw.decode("utf-8"), False
     except UnicodeDecodeError:
-        text, repaired = raw.decode("utf-8", "replace"), True
+        text, repaired = _western(raw), True
     if "\0" in text:
         text, repaired = text.replace("\0", ""), True
     return text.removeprefix("\ufeff").removesuffix("\r"), repaired
+
+
+def _western(raw: bytes) -> str:
+    """Bytes that are not UTF-8 as text: Windows-1252 where they look like it (a spreadsheet's export, an old file), by
+    few letters beyond ASCII and none of them UTF-8; else what is not UTF-8 is replaced."""
+    text = raw.decode("utf-8", "replace")
+    beyond, strange = raw.translate(None, ASCII), raw.translate(None, NO_CONTROLS)
+    mixed = any(letter > "\x7f" and letter != REPLACEMENT for letter in text)
+    return text if mixed or strange or len(beyond) > MOST_BEYOND * len(raw) else raw.decode("cp1252", "replace")
 
 
 def _as_utf8(parts: Iterator[bytes | Problem]) -> Iterator[bytes | Problem]:

@@ -16,7 +16,10 @@ from wellread.corpus.store import Corpus, CorpusWriter, check_output
 __all__ = ["IngestReport", "ingest"]
 
 MAX_PROBLEMS = 1000  # kept in the report; all are counted
-REPAIRED = "holds bytes that are no UTF-8, or NULs, which were replaced; save it as UTF-8 to keep its letters"
+REPAIRED = (
+    "holds bytes that are no UTF-8 (read as Windows-1252 where they fit, else replaced) or NULs; save it as UTF-8 to "
+    "keep its letters"
+)
 LOOK_AHEAD = 200  # documents that decide whether a file holds passages
 LOOK_AHEAD_LETTERS = 1 << 22
 
