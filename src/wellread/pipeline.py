@@ -89,8 +89,7 @@ class Pipeline:
         if self.confidence is None:
             raise ValueError(
                 f"min_confidence={min_confidence}, but no confidence was fitted for this {self.model.name} model as it "
-                "is set; "
-                "fit one with `wellread calibrate`, or leave min_confidence out."
+                "is set; fit one with `wellread calibrate`, or leave min_confidence out."
             )
 
     # -- retrieve ------------------------------------------------------------------------------------------

@@ -186,6 +186,28 @@ def test_shares_are_what_each_passage_holds_of_the_answers_probability(asked):
     assert not half[~candidates.exists].any()
 
 
+def test_an_answer_without_tokens_came_from_nowhere(asked):
+    build, inputs, candidates = asked
+    system = build(weigh_alone=0.5)
+    with torch.no_grad():
+        reading = system.read(inputs, candidates)
+        written = system.generate(inputs, candidates, reading=reading, **LIMITS)
+        silent = written._replace(lengths=torch.tensor([0, int(written.lengths[1])]))
+        shares = system.shares(reading, silent, candidates)
+    assert shares[0].sum() == 0
+    assert float(shares[1].sum()) == pytest.approx(1, abs=1e-4)
+
+
+def test_nobody_with_a_passage(asked):
+    build, inputs, candidates = asked
+    nobody = replace(candidates, exists=candidates.exists & False, mask=candidates.mask & False)
+    with torch.no_grad():
+        wanted = build().generate(inputs, nobody, **LIMITS)
+        written = build(weigh_alone=0.7).generate(inputs, nobody, **LIMITS)
+    assert torch.equal(written.tokens, wanted.tokens)
+    torch.testing.assert_close(written.scores, wanted.scores, **CLOSE)
+
+
 def test_the_score_prior_counts_standard_deviations_behind_the_best(asked):
     build, inputs, candidates = asked
     candidates = replace(candidates, scores=torch.tensor([[1.0, 4.0, 2.0, 3.0], [9.0, 8.0, 4.0, 100.0]]))

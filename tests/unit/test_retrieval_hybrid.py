@@ -91,6 +91,8 @@ def test_what_one_retriever_alone_finds_stands_out():
     only = [Candidates(("p",), (3.0,)), everything]
     assert fuse_scores(only, depth=16, tells_all=[True, False]).ids[0] == "p"
     assert fuse_scores(only, depth=16).ids == everything.ids
+    cut_off = [Candidates(("a", "b"), (5, 4)), Candidates(("c", "a"), (0.9, 0.2))]
+    assert fuse_scores(cut_off, depth=2, tells_all=[True, False]) == fuse_scores(cut_off, depth=2)
     assert fuse_scores([Candidates((), ()), everything], depth=16).ids == everything.ids
     assert fuse_scores([Candidates(("a", "b", "c"), (0.1, 0.1, 0.1)), Candidates((), ())], depth=3).scores == (0, 0, 0)
 

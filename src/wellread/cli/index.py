@@ -10,7 +10,7 @@ import click
 
 from wellread.cli.opening import check_related, replace_all_option
 from wellread.cli.output import emit, json_option
-from wellread.retrieval import RETRIEVERS, default_retriever, open_index
+from wellread.retrieval import RETRIEVERS, default_retriever, lies_inside, open_index
 
 __all__ = ["command"]
 
@@ -104,7 +104,7 @@ def command(
 
 def _sync(passages: Any, out: Path, options: dict[str, Any], as_json: bool, *, replace_all: bool) -> None:
     """Bring an index to what a corpus holds. Its options are those it was built with."""
-    if (out / "memory.json").is_file():
+    if lies_inside(out):
         raise ValueError(f"{out} is a memory; bring it up to date, and the index in it, with `wellread memory sync`.")
     given = {name: value for name, value in options.items() if value is not None}
     other = [name for name in given if name not in ("model", "memory")]

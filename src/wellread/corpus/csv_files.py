@@ -110,8 +110,8 @@ def _told(rows: Iterator[Row | Problem]) -> Iterator[Row | Problem]:
 
 
 def csv_rows(path: Path, *, wanted: tuple[str, ...], header: Header | None = None) -> Iterator[Row | Problem]:
-    """Rows of a CSV or TSV file as mappings. The header is the first line that names one of `wanted`, or the first line
-    at all where `header` says what it names.
+    """Rows of a CSV or TSV file as mappings. The header is the first line that names one of `wanted`, or the line
+    that says what `header` does.
 
     A stray quote does not swallow the rows after it: where a quoted field does not close into a row of the
     right width, its first line is reported and reading goes on with the second.

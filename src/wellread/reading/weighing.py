@@ -34,13 +34,11 @@ def apart(reading: Reading) -> Reading:
     """Every kept passage as a reading of its own, [batch * keep, tokens, ...]; a question's are adjacent.
 
     The question's own states, where the reading has some, stay with each. A place without a passage (fewer candidates
-    than the batch is wide) gets the question's first, so that it has something to attend to; its weight is 0.
+    than the batch is wide) has nothing else to attend to; its weight is 0.
     """
     keep = reading.kept.shape[1]
-    own, there = _own(reading), _there(reading)
-    mask = torch.where(there[..., None], own, own[:, :1]) | (reading.mask & (reading.passage < 0))[:, None]
-    mask = torch.where(there.any(-1)[:, None, None], mask, reading.mask[:, None]).flatten(0, 1)
-    order = torch.argsort((~mask).to(torch.uint8), dim=-1, stable=True)[:, : int(mask.sum(-1).max())]
+    mask = (_own(reading) | (reading.mask & (reading.passage < 0))[:, None]).flatten(0, 1)
+    order = torch.argsort((~mask).to(torch.uint8), dim=-1, stable=True)[:, : max(int(mask.sum(-1).max()), 1)]
     rows = torch.arange(len(mask), device=mask.device)[:, None] // keep
     mask = mask.gather(1, order)
     return replace(

@@ -17,7 +17,7 @@ from wellread.retrieval.manifest import read_manifest
 if TYPE_CHECKING:
     from wellread.retrieval.base import Retriever
 
-__all__ = ["INDEX_FOLDER", "RETRIEVERS", "default_retriever", "open_index"]
+__all__ = ["INDEX_FOLDER", "RETRIEVERS", "default_retriever", "lies_inside", "open_index"]
 
 INDEX_FOLDER = "index"
 """Where a memory keeps the search index over its own passages."""
@@ -50,6 +50,11 @@ def open_index(directory: str | Path) -> Retriever:
 
     Arrays are memory-mapped, so this is fast. ValueError where the directory holds no finished index.
     """
-    if (Path(directory) / "memory.json").is_file():
-        directory = Path(directory) / INDEX_FOLDER
+    directory = Path(directory)
+    directory = directory / INDEX_FOLDER if lies_inside(directory) else directory
     return RETRIEVERS[read_manifest(directory)["retriever"]].open(directory)
+
+
+def lies_inside(directory: Path) -> bool:
+    """Whether a directory is no index itself but keeps one, as a memory does."""
+    return not (directory / "index.json").is_file() and (directory / INDEX_FOLDER / "index.json").is_file()

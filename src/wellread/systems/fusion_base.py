@@ -216,8 +216,11 @@ class FusionSystem(System):
                 for index in range(candidates.num_passages)
             ]
             return torch.stack(alone, dim=1)
-        log_probs = self.target_log_probs(self.read(inputs, candidates), target)
-        return log_probs.masked_fill(~target_mask, 0.0).sum(-1)
+        return self.likelihood_of(self.read(inputs, candidates), target, target_mask)
+
+    def likelihood_of(self, reading: Reading, target: Tensor, target_mask: Tensor) -> Tensor:
+        """log p(target) given what was read: [batch] float32."""
+        return self.target_log_probs(reading, target).masked_fill(~target_mask, 0.0).sum(-1)
 
     def generate(
         self,

@@ -159,20 +159,16 @@ class Glimmer(LiveSystem):
         if not self._weighs(reading):
             return attended
         keep = reading.kept.shape[1]
-        target, lengths = (part.repeat_interleave(keep, 0) for part in (written.tokens, written.lengths))
-        each = self._score(apart(reading), target, lengths).unflatten(0, (-1, keep))
-        together = self._score(reading, written.tokens, written.lengths)
+        said = torch.arange(written.tokens.shape[1], device=written.tokens.device) < written.lengths[:, None]
+        target = [part.repeat_interleave(keep, 0) for part in (written.tokens, said)]
+        each = self.likelihood_of(apart(reading), *target).unflatten(0, (-1, keep))
+        together = self.likelihood_of(reading, written.tokens, said)
         held = posterior(reading, together, each, weight=self.config.weigh_alone).to(attended.dtype)
         held = held * (written.lengths > 0)[:, None]
         return (held[:, :1] * attended).scatter_add(1, reading.kept, held[:, 1:])
 
     def _weighs(self, reading: Reading) -> bool:
         return self.config.weigh_alone > 0 and reading.kept.shape[1] > 1
-
-    def _score(self, reading: Reading, target: Tensor, lengths: Tensor) -> Tensor:
-        """log p(target) given a reading, [rows]."""
-        real = torch.arange(target.shape[1], device=target.device) < lengths[:, None]
-        return self.target_log_probs(reading, target).masked_fill(~real, 0.0).sum(-1)
 
     def losses(self, batch: TrainingBatch) -> dict[str, Tensor]:
         inputs, candidates, config = batch.inputs, batch.candidates, self.config
@@ -280,5 +276,4 @@ class Glimmer(LiveSystem):
             kept=torch.zeros_like(target[:, :1]),
         )
         with torch.no_grad():
-            log_probs = self.target_log_probs(reading, target)
-        return log_probs.masked_fill(~mask, 0.0).sum(-1).unflatten(0, (-1, count))
+            return self.likelihood_of(reading, target, mask).unflatten(0, (-1, count))
