@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 import os
 import signal
+import subprocess
+import sys
 import time
 from dataclasses import replace
 from pathlib import Path
@@ -21,7 +23,7 @@ from wellread.pipeline import open_pipeline
 from wellread.reading.frame import FrameConfig
 from wellread.retrieval import open_index
 from wellread.retrieval.vectors import VectorOptions
-from wellread.training import live
+from wellread.training import keys, live
 from wellread.training.config import DataConfig, LiveConfig, StageConfig
 from wellread.training.recipes import parse_recipe
 from wellread.training.run import run_recipe
@@ -109,7 +111,7 @@ def test_a_stopped_run_goes_on_to_the_last_bit(home, tmp_path):
     run_recipe(recipe(home, steps=7, **how), tmp_path / "whole", progress=False)
     run_recipe(recipe(home, steps=3, **how), tmp_path / "parts", progress=False)
     # As if it had been killed later than its checkpoint: an index of the future is not used.
-    (tmp_path / "parts" / "keys-000006.npy").write_bytes((tmp_path / "parts" / "keys-000000.npy").read_bytes())
+    (tmp_path / "parts" / "keys-000006.npy").write_bytes((tmp_path / "parts" / "keys-000002.npy").read_bytes())
     run_recipe(recipe(home, steps=7, **how), tmp_path / "parts", progress=False)
     whole, parts = weights(tmp_path / "whole"), weights(tmp_path / "parts")
     assert all(torch.equal(whole[name], parts[name]) for name in whole)
@@ -168,6 +170,36 @@ def test_a_worker_ends_with_its_run(home, tmp_path, monkeypatch):
     while left[0].poll() is None and time.monotonic() - begun < 10:
         time.sleep(0.05)
     assert left[0].poll() is not None
+
+
+def test_a_worker_whose_run_is_gone_already_writes_nothing(home, tmp_path):
+    """A run may be killed while its worker still imports; the one that goes on must not find its keys."""
+    gone = subprocess.Popen([sys.executable, "-c", ""])
+    gone.wait()
+    keys.write_passages(tmp_path / "passages.npz", load_model(home / "model").frame.passages(PASSAGES))
+    order = [home / "model", tmp_path / "passages.npz", tmp_path / "keys.npy", "fp32", "cpu"]
+    for run, ended in ((gone.pid, 1), (os.getpid(), 0)):
+        worker = subprocess.run([sys.executable, "-m", "wellread.training.keys", *map(str, order), str(run)], check=False)
+        assert worker.returncode == ended
+        assert (tmp_path / "keys.npy").is_file() == (ended == 0)
+
+
+def test_a_run_begun_anew_keeps_nothing_of_another_corpus(home, tmp_path, monkeypatch):
+    waiting_for(live.LiveSearch, monkeypatch, lambda process: process.wait(60))
+    run_recipe(recipe(home, steps=4, every=2), tmp_path / "run", progress=False)
+    Corpus.write([replace(each, text=f"Nothing of {each.title}.") for each in PASSAGES], tmp_path / "corpus")
+    other = recipe(home, steps=4, every=2)
+    other = replace(other, data=replace(other.data, corpus=tmp_path / "corpus"))
+    run_recipe(other, tmp_path / "run", restart=True, progress=False)
+    snapshot = load_model(tmp_path / "run" / "keys-snapshot")
+    right = live.encode_keys(snapshot, snapshot.frame.passages(list(Corpus.open(tmp_path / "corpus"))))
+    kept = live.np.load(tmp_path / "run" / "keys-000002.npy")
+    assert abs(kept - right).max() < 1e-5  # float32 in batches of other sizes
+
+
+def test_indexes_that_no_checkpoint_needs_are_dropped(home, tmp_path):
+    run_recipe(recipe(home, steps=7, every=2, background=False), tmp_path, progress=False)
+    assert [file.name for file in sorted(tmp_path.glob("keys-0*.npy"))] == ["keys-000006.npy"]
 
 
 def test_with_frozen_passages_stored_keys_are_read(home, tmp_path, monkeypatch):

@@ -51,6 +51,10 @@ class Live(Refresh, Protocol):
         """What the log says about it."""
         ...
 
+    def saved(self, step: int) -> None:
+        """A checkpoint of this step was written: what only earlier ones need may go."""
+        ...
+
     def close(self) -> None:
         """The run is over, or stopped."""
         ...

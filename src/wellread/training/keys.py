@@ -1,9 +1,9 @@
 """Keys of all passages by a model's passage side; as a program, what a run starts to make them while it goes on.
 
-    python -m wellread.training.keys MODEL PASSAGES OUT PRECISION DEVICE
+    python -m wellread.training.keys MODEL PASSAGES OUT PRECISION DEVICE RUN
 
 MODEL: a folder with the weights of the moment. PASSAGES: what `write_passages` wrote. OUT: the .npy file, whole or not
-there. The program ends when the one that started it is gone.
+there. RUN: number of the process that started this one, which ends when that is gone.
 """
 
 from __future__ import annotations
@@ -76,7 +76,7 @@ def read_passages(file: Path) -> list[np.ndarray]:
 
 
 def _end_with(parent: int) -> None:
-    """End this process when the one that started it is gone."""
+    """End this process when the one that started it is gone, also if it went before this one looked."""
     while os.getppid() == parent:
         time.sleep(1)
     os._exit(1)
@@ -84,9 +84,9 @@ def _end_with(parent: int) -> None:
 
 def main(arguments: Sequence[str]) -> None:
     """Make the keys and write them."""
-    folder, passages, out, precision, device = arguments
+    folder, passages, out, precision, device, run = arguments
     os.nice(5)  # training goes first
-    threading.Thread(target=_end_with, args=(os.getppid(),), daemon=True).start()
+    threading.Thread(target=_end_with, args=(int(run),), daemon=True).start()
     model = load_model(folder)
     model.system.to(device)
     write_keys(Path(out), encode_keys(model, read_passages(Path(passages)), precision=precision))

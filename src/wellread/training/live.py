@@ -6,13 +6,14 @@ which reads the corpus with it; when it is done the next step seeks in the new i
 but a later refresh. With `background = false` the loop waits instead: such a run, stopped and resumed, repeats an
 unbroken one to the last bit.
 
-Kept in the run's folder: keys-STEP.npy, made with the weights of that step.
+Kept in the run's folder: keys-STEP.npy, made with the weights of that step; those that no checkpoint needs are dropped.
 """
 
 from __future__ import annotations
 
 import logging
 import math
+import os
 import shutil
 import subprocess
 import sys
@@ -54,9 +55,10 @@ class _Keys(NamedTuple):
 
 
 def drop_keys(folder: Path) -> None:
-    """Forget the indexes of a run that begins anew: they were another model's."""
-    for file in folder.glob("keys-[0-9]*.npy"):
-        file.unlink()
+    """Forget the indexes of a run that begins anew, and what a worker was given: they were another model's or corpus's."""
+    shutil.rmtree(folder / SNAPSHOT, ignore_errors=True)
+    for file in [*folder.glob("keys-[0-9]*.npy"), folder / PASSAGES]:
+        file.unlink(missing_ok=True)
 
 
 class LiveSearch:
@@ -124,6 +126,12 @@ class LiveSearch:
             return {}
         age = {"index_step": self.made_at, "index_age": step - self.made_at}
         return {**age, "index_refreshes": self.refreshes, "workers_died": self.deaths}
+
+    def saved(self, step: int) -> None:
+        """A checkpoint of this step is there: indexes older than the one it searches are not needed again."""
+        older = sorted(file for file in self._files() if _step_of(file) <= step)[:-1]
+        for file in older:
+            file.unlink()
 
     def close(self) -> None:
         """Stop a refresh that nobody waits for any more."""
@@ -234,8 +242,8 @@ class LiveSearch:
         save_model(snapshot, model)
         if not passages.is_file():
             write_passages(passages, [self.passages[name] for name in self.ids])
-        order = [str(snapshot), str(passages), str(self._file(step)), self.precision, str(model.device)]
-        self.worker = subprocess.Popen([sys.executable, "-m", "wellread.training.keys", *order])
+        order = [snapshot, passages, self._file(step), self.precision, model.device, os.getpid()]
+        self.worker = subprocess.Popen([sys.executable, "-m", "wellread.training.keys", *map(str, order)])
 
     def _look_after_worker(self) -> None:
         """Forget a worker that has ended; one that failed is told, and missed by nobody until the next refresh."""

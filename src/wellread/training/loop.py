@@ -378,6 +378,8 @@ class _Run:
             state = {"weights": self.model.system.state_dict(), "optimizer": self.optimizer.state_dict()}
             meter = {"losses": sums, "steps": self.meter.steps}
             write_checkpoint(self.out, {**state, **meter, "step": self.step, "best": self.best})
+            if self.live is not None:
+                self.live.saved(self.step)
         self.saved = self.step
         self.meter.since += time.perf_counter() - begun
 
