@@ -179,7 +179,8 @@ def test_a_worker_whose_run_is_gone_already_writes_nothing(home, tmp_path):
     keys.write_passages(tmp_path / "passages.npz", load_model(home / "model").frame.passages(PASSAGES))
     order = [home / "model", tmp_path / "passages.npz", tmp_path / "keys.npy", "fp32", "cpu"]
     for run, ended in ((gone.pid, 1), (os.getpid(), 0)):
-        worker = subprocess.run([sys.executable, "-m", "wellread.training.keys", *map(str, order), str(run)], check=False)
+        command = [sys.executable, "-m", "wellread.training.keys", *map(str, order), str(run)]
+        worker = subprocess.run(command, check=False)
         assert worker.returncode == ended
         assert (tmp_path / "keys.npy").is_file() == (ended == 0)
 
