@@ -55,7 +55,7 @@ class _Keys(NamedTuple):
 
 
 def drop_keys(folder: Path) -> None:
-    """Forget the indexes of a run that begins anew, and what its worker was given: they were of another model or corpus."""
+    """Forget the indexes of a run that begins anew, and what its worker was given: another model's or corpus's."""
     shutil.rmtree(folder / SNAPSHOT, ignore_errors=True)
     for file in [*folder.glob("keys-[0-9]*.npy"), folder / PASSAGES]:
         file.unlink(missing_ok=True)
