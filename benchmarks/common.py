@@ -47,6 +47,14 @@ def measured(path: Path, measure: Callable[[], Mapping[str, Any]], *, again: boo
     return json.loads(path.read_text(encoding="utf8"))
 
 
+def measured_of(
+    path: Path, fingerprint: str, measure: Callable[[], Mapping[str, Any]], *, again: bool = False
+) -> dict[str, Any]:
+    """As `measured`, of a model: what another one's weights gave is measured anew."""
+    old = path.is_file() and json.loads(path.read_text(encoding="utf8")).get("weights") != fingerprint
+    return measured(path, lambda: {**measure(), "weights": fingerprint}, again=again or old)
+
+
 def make_corpus(folder: Path, sources: Sequence[Path]) -> Corpus:
     """folder/corpus and folder/index (lexical) of the sources, made where they are missing."""
     if not (folder / "corpus" / "corpus.json").is_file():

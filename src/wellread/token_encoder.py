@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import logging
 from collections.abc import Sequence
 from typing import Any
 
@@ -28,6 +29,7 @@ __all__ = ["ModelTokens", "ModelVectors", "model_encoder", "open_token_encoder"]
 
 # Passages encoded at a time.
 BATCH = 32
+_LOG = logging.getLogger(__name__)
 
 
 class ModelTokens:
@@ -47,6 +49,8 @@ class ModelTokens:
             )
         if memory is not None:
             check(memory.fingerprint, model.fingerprint(), model.system.bound_to)
+        if model.system.search_doubt:
+            _LOG.warning(model.system.search_doubt)
         self.model, self.memory, self.precision = model, memory, precision
         self.name = name or model.source or f"{model.name} {self.fingerprint}"
 

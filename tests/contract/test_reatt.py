@@ -64,6 +64,28 @@ def test_a_low_temperature_picks_one_head(tiny):
     assert tiny.system("reatt", "bert", head=0).head_shares().tolist() == [1.0, 0.0]
 
 
+def test_clipping_by_norm_does_not_see_the_temperature(tiny):
+    """A gradient by w that has 1 / tau in it leaves a thousandth to all other weights."""
+    inputs, candidates = tiny.batch()
+    found = {}
+    for temperature in (1.0, 0.001):
+        system = tiny.system("reatt", "bert", head_temperature=temperature)
+        system.losses(TrainingBatch(inputs, candidates, *tiny.target()))["cross_document"].backward()
+        found[temperature] = system.head_weights.grad
+    assert found[1.0].abs().max() > 0
+    torch.testing.assert_close(found[0.001], found[1.0], **CLOSE)
+
+
+def test_a_head_that_was_not_picked_is_told(tiny):
+    system = tiny.system("reatt", "bert")
+    assert system.facts() == {"head": 0, "head_share": 0.5}
+    assert system.search_doubt.startswith("head 0 searches, and has 50% of the weight of all heads")
+    with torch.no_grad():
+        system.head_weights[1] = 0.01
+    assert system.facts() == {"head": 1, "head_share": 1.0}
+    assert system.search_doubt is None
+
+
 @torch.no_grad()
 def test_it_reads_as_lumen_does(tiny):
     """The layers above the cut and the decoder are LUMEN's, with a question encoder shared and trained."""
@@ -104,12 +126,14 @@ def adjustment(system, batch: TrainingBatch) -> float:
     keys = system.keys(system.passage_states(candidates))
     shares, total = system.head_shares(), 0.0
     for row in range(inputs.batch):
-        scores, wanted = [], []
+        scores, wanted, seen = [], [], set()
         for other in range(inputs.batch):
             for column in candidates.exists[other].nonzero().flatten().tolist():
                 known = candidates.ids[other][column] in candidates.ids[row]
-                if other != row and (known or not system.config.random_passages):
-                    continue
+                if other != row:
+                    if known or candidates.ids[other][column] in seen or not system.config.random_passages:
+                        continue
+                    seen.add(candidates.ids[other][column])
                 score = 0.0
                 for head in range(len(shares)):
                     query = queries[row, inputs.mask[row], head]
@@ -129,7 +153,7 @@ def test_the_adjustment_is_equation_2(tiny, family, random_passages):
     system = tiny.system("reatt", family, head_temperature=1.0, random_passages=random_passages)
     inputs, candidates = tiny.batch(batch=3)
     ids = [list(row) for row in candidates.ids]
-    ids[2][0] = ids[0][1]  # close to two questions: random for neither
+    ids[2][0] = ids[0][1]  # close to two questions: random for neither, and one random passage for the third
     batch = TrainingBatch(inputs, replace(candidates, ids=ids), *tiny.target(3))
     losses = system.losses(batch)
     assert set(losses) == {"nll", "cross_document"}

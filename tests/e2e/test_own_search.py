@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 
 import pytest
 import torch
 
 from wellread.cli.main import main
+from wellread.corpus.questions import read_questions
 from wellread.corpus.store import Corpus
 from wellread.memory.store import Memory
 from wellread.model import build_model, load_model, save_model
@@ -19,7 +21,7 @@ from wellread.retrieval import RETRIEVERS, open_index
 from wellread.token_encoder import ModelTokens
 from wellread.training.recipes import parse_recipe
 from wellread.training.run import run_recipe
-from wellread.types import Passage
+from wellread.types import Passage, Probe
 
 RIVERS = ("Vltava", "Danube", "Seine", "Thames", "Tiber", "Ebro", "Rhine", "Oder")
 CITIES = ("Prague", "Vienna", "Paris", "London", "Rome", "Zaragoza", "Cologne", "Wroclaw")
@@ -154,7 +156,26 @@ def test_index_verb_takes_keys_from_a_memory_and_tells_what_it_finds(home, memor
     assert len(passages_read) == before
     assert told["passages"] == len(PASSAGES)
     assert 0.9 <= told["recall"] <= 1
+    assert (told["asked"], told["asked_with"]) == (len(PASSAGES), "beginnings of passages")
     assert told["bytes_per_token"]["stored"] > 0
+
+
+def test_an_index_is_asked_with_questions_of_ones_own(home, tmp_path, capsys):
+    asked = tmp_path / "asked.jsonl"
+    asked.write_text(json.dumps({"question": ASKED, "answers": ["Vltava"]}) + "\n")
+    build = ["index", str(home / "corpus"), "--retriever", "reatt", "--model", str(home / "model"), "--overwrite"]
+    build += ["--out", str(tmp_path / "index"), "--questions", str(asked), "--json"]
+    main([*build, "--per-token", "1", "--candidates", "1"])
+    found = json.loads(capsys.readouterr().out)
+    assert (found["asked"], found["asked_with"]) == (1, "questions")
+    kept = open_index(tmp_path / "index").options
+    assert (kept.per_token, kept.candidates) == (1, 1)
+    main([*build, "--search", "exhaustive"])
+    assert "recall" not in json.loads(capsys.readouterr().out)
+    words = ["index", str(home / "corpus"), "--retriever", "lexical", "--out", str(tmp_path / "words")]
+    with pytest.raises(SystemExit):
+        main([*words, "--questions", str(asked)])
+    assert "--questions measures a search by tokens, which" in capsys.readouterr().err
 
 
 # -- training --------------------------------------------------------------------------------------------------------
@@ -190,17 +211,33 @@ def taught(home):
     return home / "run"
 
 
-def test_iterations_read_what_the_model_finds(home, taught):
+def test_iterations_read_what_the_model_finds(home, taught, tmp_path):
     """From its first refresh on, candidates are those of the model's own search, with the weights reached then."""
-    first, second = (taught / f"own-candidates-{step:06d}-rivers.jsonl" for step in (2, 4))
-    assert first.is_file()
-    assert second.is_file()
+    questions = {question.id: question.text for question in read_questions(home / "questions.jsonl")}
+    differ = 0
+    for step in (2, 4):
+        refreshed = [border for border in (2, 4) if border < step]
+        plan = recipe(home, steps=step, schedule_steps=6, warmup=0)
+        plan = replace(plan, data=replace(plan.data, refresh=refreshed))
+        run_recipe(plan, tmp_path / f"{step}", progress=False)
+        encoder = ModelTokens(load_model(tmp_path / f"{step}" / "last"))
+        index = RETRIEVERS["reatt"].build(Corpus.open(home / "corpus"), tmp_path / f"{step}-index", encoder=encoder)
+        lines = (taught / f"own-candidates-{step:06d}-rivers.jsonl").read_text().splitlines()
+        words = open_index(home / "lexical")
+        for row in map(json.loads, lines):
+            probe = Probe(words=questions[row["id"]])
+            found = index.search([probe], top_k=3)[0].ids
+            assert [each["id"] for each in row["candidates"]] == list(found)
+            differ += list(words.search([probe], top_k=3)[0].ids) != list(found)
+    assert differ > 0
     assert not list(taught.glob("refresh-*"))
-    rows = [json.loads(line) for line in second.read_text().splitlines()]
-    assert rows
-    assert all(len(row["candidates"]) == 3 for row in rows)
+
+
+def test_the_log_tells_which_head_retrieves(taught):
     log = [json.loads(line) for line in (taught / "log.jsonl").read_text().splitlines()]
     assert {"nll", "cross_document"} <= set(log[0])
+    model = load_model(taught / "last")
+    assert (log[-1]["head"], log[-1]["head_share"]) == tuple(model.system.facts().values())
 
 
 def test_a_stopped_run_goes_on_with_the_same_candidates(home, taught, tmp_path):
@@ -226,7 +263,5 @@ def test_a_stopped_run_goes_on_with_the_same_candidates(home, taught, tmp_path):
 def test_refreshing_needs_a_search(home, taught, tmp_path):
     plan = recipe(home)
     other = {**plan.system, "name": "fid"}
-    from dataclasses import replace
-
     with pytest.raises(ValueError, match=r"data.refresh=\[2, 4\], but fid has no search of its own"):
         run_recipe(replace(plan, system=other), tmp_path / "run", progress=False)

@@ -16,7 +16,7 @@ RECALL = "recall@20"
 OPTIONS = {"train_memory": False, "question_encoder": "separate", "mark_matches": True}
 START = Run("reatt", OPTIONS, steps=0.0, gold=False)
 BASELINE = Run("reatt", OPTIONS, gold=False, passages=4, iterations=2, delayed=("cross_document",))
-FID = Run("fid", gold=False, passages=2)
+FID = Run("fid", gold=False, passages=4)
 OWN = Ask(top_k=5, gold=False, search="own", measure=RECALL)
 READ = Ask(top_k=5, gold=False, search="own")
 WORDS, VECTORS = replace(OWN, search="lexical"), replace(OWN, search="dense")
@@ -149,32 +149,37 @@ ABLATIONS = replace(
 MASKED = Run(
     "reatt", OPTIONS, start=BASELINE, tasks={"masked": 1.0}, world="scifact", gold=False, passages=4, steps=0.6
 )
+LABELLED = replace(MASKED, tasks={"labels": 1.0})
 RANKED = Ask(top_k=5, gold=False, search="own", measure="ndcg@10", questions="scifact")
 
 ADAPTATION = Claim(
     id="reatt-adaptation",
     paper="reatt",
-    where="Table 6 (and Tables 4 and 5)",
-    tags=("tab4", "tab5", "tab6"),
+    where="Tables 4 and 6",
+    tags=("tab4", "tab6"),
     says="A model trained on questions retrieves better in a new domain once it was trained on masked sentences of its "
-    "documents, and nothing else.",
+    "documents, and nothing else; or on relevance labels, turned into documents to be written.",
     variants={
         "before": Variant(BASELINE, 0.0, ask=RANKED),
         "adapted": Variant(MASKED, 1.0, ask=RANKED),
+        "labels": Variant(LABELLED, 1.5, ask=RANKED),
         "bm25": Variant(START, 2.0, ask=replace(RANKED, search="lexical")),
     },
-    rules=(Above("adapting lifts nDCG@10", {"adapted": 1, "before": -1}),),
+    rules=(
+        Above("adapting by documents alone lifts nDCG@10", {"adapted": 1, "before": -1}),
+        Above("adapting by relevance labels lifts nDCG@10", {"labels": 1, "before": -1}),
+    ),
     figures=Figures(
         says="nDCG@10 before and after: SciFact 71.0, 71.2; TREC-COVID 62.6, 76.0; CQADupStack 33.3, 36.6; SCIDOCS "
-        "14.8, 15.8; BM25 66.5, 65.6, 29.9, 15.8",
+        "14.8, 15.8; BM25 66.5, 65.6, 29.9, 15.8. MS MARCO by relevance labels: 32.3, 39.9",
         y_label="nDCG@10",
         series={"SciFact": {0: 71.0, 1: 71.2, 2: 66.5}, "TREC-COVID": {0: 62.6, 1: 76.0, 2: 65.6}},
         x_label="0: before, 1: adapted, 2: BM25",
     ),
-    x_label="0: before, 1: adapted, 2: BM25",
+    x_label="0: before, 1: adapted by documents, 1.5: by labels, 2: BM25",
     note="SciFact's test claims over its 5,183 abstracts; ours starts from a thousand questions about other texts, "
-    "the paper's from NQ. Adaptation by QA and by relevance labels (tables 4, 5) is the same training on other files "
-    "(`wellread questions labels`), and is not measured.",
+    "the paper's from NQ. Of a document to be written the first 19 tokens are, its title mostly. Adaptation by "
+    "questions (tables 4 and 5) is the training that all of them begin with.",
 )
 
 REATT = (AS_IS, TRAINING, ABLATIONS, ADAPTATION)

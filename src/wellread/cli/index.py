@@ -14,7 +14,7 @@ from wellread.retrieval import RETRIEVERS, default_retriever, lies_inside, open_
 
 __all__ = ["command"]
 
-# Passages whose first words are searched, to see how well an approximate search finds.
+# Questions, or passages whose first words are searched, to see how well an approximate search finds.
 PROBED, WORDS = 32, 12
 
 
@@ -38,6 +38,11 @@ PROBED, WORDS = 32, 12
 @click.option("--fusion", metavar="NAME", help="Hybrid: how the finds are joined, by scores or by ranks.")
 @click.option("--codec", metavar="NAME", help="Search by tokens: how keys are stored: residual, float16 or float32.")
 @click.option("--search", metavar="NAME", help="Search by tokens: approximate, exact or exhaustive.")
+@click.option("--lists", type=int, metavar="N", help="Search by tokens: inverted lists; 0 for as many as fit.")
+@click.option("--probes", type=int, metavar="N", help="Search by tokens: lists looked into per question token.")
+@click.option("--per-token", type=int, metavar="N", help="Search by tokens: nearest tokens per question token.")
+@click.option("--candidates", type=int, metavar="N", help="Search by tokens: passages scored over all their tokens.")
+@click.option("--questions", metavar="FILE", help="Search by tokens: what is asked to see how much the search finds.")
 @click.option("--run", metavar="FILE", help="Given: the file of candidates (JSON lines or a TREC run).")
 @click.option("--overwrite", is_flag=True, help="Replace the index that is in the directory.")
 @click.option("--sync", is_flag=True, help="Make the index that is there hold what CORPUS holds now.")
@@ -50,6 +55,7 @@ def command(
     overwrite: bool,
     sync: bool,
     replace_all: bool,
+    questions: str | None,
     as_json: bool,
     **options: Any,
 ) -> None:
@@ -68,7 +74,7 @@ def command(
     from wellread.corpus.store import Corpus
 
     if sync:
-        given = {"retriever": retriever, "overwrite": overwrite or None, **options}
+        given = {"retriever": retriever, "overwrite": overwrite or None, "questions": questions, **options}
         _sync(Corpus.open(corpus), out, given, as_json, replace_all=replace_all)
         return
     if replace_all:
@@ -77,6 +83,8 @@ def command(
     encoder = _encoder(given)
     name = retriever or (default_retriever() if encoder is None else encoder.model.system.retriever)
     kind = RETRIEVERS[name]
+    if questions is not None and not hasattr(kind, "recall_against_exhaustive"):
+        raise ValueError(f"--questions measures a search by tokens, which {name} is not; leave it out.")
     if encoder is not None:
         if name != encoder.model.system.retriever:
             raise ValueError(
@@ -96,9 +104,12 @@ def command(
     }
     human = "{passages} passages in a {retriever} index of {bytes} bytes at {out}, {seconds} s".format(**result)
     if hasattr(index, "recall_against_exhaustive"):
-        result |= _searched(index, passages)
-        told = "; finds {recall:.1%} of what scoring every passage would find, {bytes_per_token} bytes a token"
-        human += told.format(**result)
+        found = "; every passage is scored"
+        result["bytes_per_token"] = index.bytes_per_token()
+        if index.options.search != "exhaustive":
+            result |= _searched(index, passages, questions)
+            found = "; finds {recall:.1%} of what scoring every passage would find ({asked} {asked_with})"
+        human += (found + ", {bytes_per_token} bytes a token").format(**result)
     emit(result, as_json, human)
 
 
@@ -139,13 +150,19 @@ def _encoder(given: dict[str, Any], **more: Any) -> Any:
     return model_encoder(load_model(model), memory=store, precision=precision or "fp32", **more)
 
 
-def _searched(index: Any, passages: Any) -> dict[str, Any]:
-    """How well an approximate search finds: asked with the beginnings of some passages."""
+def _searched(index: Any, passages: Any, questions: str | None) -> dict[str, Any]:
+    """How well an approximate search finds: asked with questions, or with the beginnings of some passages."""
     from itertools import islice
 
+    from wellread.corpus.questions import evenly, read_questions
     from wellread.types import Probe
 
-    every = max(1, len(passages) // PROBED)
-    texts = [" ".join(passage.text.split()[:WORDS]) for passage in islice(passages, 0, PROBED * every, every)]
-    recall = index.recall_against_exhaustive([Probe(words=text) for text in texts if text], top_k=20)
-    return {"recall": round(recall, 4), "bytes_per_token": index.bytes_per_token()}
+    if questions is None:
+        every = max(1, len(passages) // PROBED)
+        texts = [" ".join(passage.text.split()[:WORDS]) for passage in islice(passages, 0, PROBED * every, every)]
+    else:
+        texts = [question.text for question in evenly(read_questions(questions), PROBED)]
+    probes = [Probe(words=text) for text in texts if text]
+    recall = index.recall_against_exhaustive(probes, top_k=20)
+    kind = "beginnings of passages" if questions is None else "questions"
+    return {"recall": round(recall, 4), "asked": len(probes), "asked_with": kind}

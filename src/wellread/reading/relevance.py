@@ -27,7 +27,8 @@ def relevance(query: Tensor, query_mask: Tensor, key: Tensor, key_mask: Tensor) 
 
 def _best(query: Tensor, key: Tensor, key_mask: Tensor) -> Tensor:
     """[batch, passages, q] float32: of every question token, the best score in each passage."""
-    attention = torch.einsum("bqe,bpte->bpqt", query, key).float()
+    with torch.autocast(query.device.type, enabled=False):  # an index scores in float32 too
+        attention = torch.einsum("bqe,bpte->bpqt", query.float(), key.float())
     return attention.masked_fill(~key_mask[:, :, None], NOWHERE).amax(-1)
 
 
@@ -36,7 +37,7 @@ def _mean(best: Tensor, query_mask: Tensor) -> Tensor:
     return best.masked_fill(~query_mask[:, None], 0.0).sum(-1) / query_mask.sum(-1, keepdim=True).clamp_min(1)
 
 
-def all_pairs(query: Tensor, key: Tensor, *, query_mask: Tensor, key_mask: Tensor) -> Tensor:
+def all_pairs(query: Tensor, query_mask: Tensor, key: Tensor, key_mask: Tensor) -> Tensor:
     """`relevance` of every question to every passage: query [questions, q, e], key [passages, tokens, e]."""
     best = _best(query.flatten(0, 1)[None], key[None], key_mask[None])[0]
     return _mean(best.T.unflatten(0, query.shape[:2]).transpose(1, 2), query_mask)

@@ -126,6 +126,11 @@ class System(nn.Module, ABC):
         where every patch is real.
         """
 
+    @property
+    def search_doubt(self) -> str | None:
+        """Why what this system finds by itself may be of no use; None for no reason."""
+        return None
+
     def seek(self, inputs: Inputs) -> Sequence[Tensor] | None:
         """Questions -> one [probes, dim] per question; None where the words of the question are the probe.
 
@@ -217,6 +222,10 @@ class System(nn.Module, ABC):
     @abstractmethod
     def losses(self, batch: TrainingBatch) -> dict[str, Tensor]:
         """Named scalars; the training loop sums them."""
+
+    def facts(self) -> dict[str, float]:
+        """Named numbers of the weights that the log of a training tells beside the losses."""
+        return {}
 
     @property
     def compares_questions(self) -> bool:

@@ -20,9 +20,11 @@ questions of a step, all of them, however many pieces or processes the step is d
 `joint_losses` are the two halves of the gradient cache (appendix A).
 
 Differences: while answering, the head of the largest weight retrieves alone. A passage that is close to two
-questions of a step is no random one for either. Scores are Q K^T as the paper writes them: without position bias, and
-without the factor that BERT has and T5 has not. Start and end tokens take no part in retrieval: in untrained heads they
-can win every maximum, and say nothing about a passage.
+questions of a step is no random one for either. The gradient of w is that of w / tau, so that clipping by norm leaves
+something of the others. Start and end tokens take no part in retrieval: in untrained heads they can win every maximum,
+and say nothing about a passage. With mark_matches the layer that retrieves is told, after its score was taken, which
+tokens match. Scores are Q K^T as the paper writes them: without position bias, and without the factor head_dim^-0.5
+that BERT has and T5 has not (with it retrieval learns more slowly).
 """
 
 from __future__ import annotations
@@ -43,7 +45,7 @@ from wellread.reading.relevance import all_pairs, relevance
 from wellread.systems.base import Paper, Represented
 from wellread.systems.fusion_base import take
 from wellread.systems.live_base import LiveConfig, LiveSystem
-from wellread.systems.step_base import gathered, numbers, same
+from wellread.systems.step_base import again, gathered, numbers, same
 from wellread.types import CandidateBatch, Inputs, Reading, TrainingBatch
 
 if TYPE_CHECKING:
@@ -55,6 +57,10 @@ __all__ = ["ReAtt", "ReAttConfig"]
 
 # A head of less weight is left out: it changes the scores by less than float32 can tell.
 SMALLEST_WEIGHT = 1e-6
+# With less of the weights the head that searches is not the one that was trained.
+CLEAR_SHARE = 0.9
+# Passages whose scores are worked out at a time: a step's memory grows with these, not with all its passages.
+BLOCK = 64
 
 
 @dataclass(frozen=True)
@@ -130,8 +136,27 @@ class ReAtt(LiveSystem):
     def head_shares(self) -> Tensor:
         """P^head, [heads], summing to 1."""
         if self.config.head is None:
-            return (self.head_weights.float() / self.config.head_temperature).softmax(0)
+            weights = self.head_weights.float()
+            # As if w / tau were learnt: a gradient 1 / tau times as long would take all that clipping leaves.
+            return (weights.detach() / self.config.head_temperature + weights - weights.detach()).softmax(0)
         return functional.one_hot(torch.tensor(self.config.head), len(self.head_weights)).to(self.head_weights)
+
+    def facts(self) -> dict[str, float]:
+        """The head that retrieves, and its share of the scores that are trained."""
+        return {"head": self.head, "head_share": round(self._share_of_head(), 4)}
+
+    @property
+    def search_doubt(self) -> str | None:
+        share = self._share_of_head()
+        if share >= CLEAR_SHARE:
+            return None
+        return (
+            f"head {self.head} searches, and has {share:.0%} of the weight of all heads: training has not picked one. "
+            "Train for longer, or give --set head=NUMBER."
+        )
+
+    def _share_of_head(self) -> float:
+        return self.head_shares()[self.head].item()
 
     def queries(self, question: Tensor, head: int | None = None) -> Tensor:
         """Queries of every head, [batch, tokens, heads, head_dim], of question states [batch, tokens, dim]; of one,
@@ -245,11 +270,12 @@ class ReAtt(LiveSystem):
         weights = self.head_shares()
         scores: Tensor | float = 0.0
         for head in (weights.detach() > SMALLEST_WEIGHT).nonzero().flatten().tolist():
-            one = partial(all_pairs, query_mask=query_mask, key_mask=key_mask.flatten(0, 1))
-            found = checkpoint(one, query[:, :, head], key[:, :, :, head].flatten(0, 1), use_reentrant=False)
+            one = partial(all_pairs, query[:, :, head], query_mask)
+            blocks = zip(key[:, :, :, head].flatten(0, 1).split(BLOCK), key_mask.flatten(0, 1).split(BLOCK))
+            found = torch.cat([checkpoint(one, *block, use_reentrant=False) for block in blocks], 1)
             scores = scores + weights[head] * found
         own = torch.eye(questions, dtype=torch.bool, device=ids.device).repeat_interleave(close, dim=1)
-        allowed = own if not self.config.random_passages else own | ~same(ids, ids)
+        allowed = own if not self.config.random_passages else own | ~(same(ids, ids) | again(ids))
         allowed = allowed & key_mask.any(-1).flatten()
         full = target.new_zeros(own.shape).masked_scatter(own, target)
         loss = attention_distillation(scores, full, exists=allowed)

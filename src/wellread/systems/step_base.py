@@ -15,7 +15,7 @@ from wellread.types import CandidateBatch
 if TYPE_CHECKING:
     from torch import Tensor
 
-__all__ = ["gathered", "numbers", "same"]
+__all__ = ["again", "gathered", "numbers", "same"]
 
 
 def gathered(parts: Sequence[Represented], kind: str, name: str) -> Tensor:
@@ -44,3 +44,9 @@ def same(right: Tensor, ids: Tensor) -> Tensor:
     own of `right` [questions, passages]; what has the number 0 is like nothing."""
     flat = ids.flatten()
     return ((flat[None, :, None] == right[:, None, :]) & (flat != 0)[None, :, None]).any(-1)
+
+
+def again(ids: Tensor) -> Tensor:
+    """[questions * passages] bool: which of all passages `ids` [questions, passages] come again; 0 is like nothing."""
+    flat = ids.flatten()
+    return (flat[:, None] == flat).tril(-1).any(1) & (flat != 0)

@@ -318,6 +318,7 @@ class _Run:
                 "questions_per_second": round(questions / seconds, 3),
                 "seconds": round(seconds, 3),
                 "waited": round(meter.waited, 3),
+                **self.model.system.facts(),
                 **(self.live.facts(self.step) if self.live is not None else {}),
             }
         )
