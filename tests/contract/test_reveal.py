@@ -184,6 +184,25 @@ def test_in_training_the_best_are_made_anew(tiny):
     assert (system._entries(old, probes, positive).best[:, 0] == 2).all()
 
 
+def test_values_alone_are_made_anew_and_trained(tiny, family):
+    """Reading no text, over a memory, what makes values and keys learns, from every loss."""
+    system, batch = made(tiny, family, reencoded=0, renewed=1).train(), marked(tiny)
+    with torch.no_grad():
+        kept = stored(system, batch.candidates)
+    batch = replace(batch, candidates=replace(kept, states=2 * kept.states))
+    probes, _ = system._probes(system._question(batch.inputs))
+    entries = system._entries(batch.candidates, probes, batch.positive)
+    assert entries.text.shape[1] == 0
+    torch.testing.assert_close(entries.values[1, 2], kept.states[1, 2], **CLOSE)
+    torch.testing.assert_close(entries.values[1, 1], 2 * kept.states[1, 1], **CLOSE)
+    for loss in system.losses(batch).values():
+        assert loss.requires_grad
+    sum(system.losses(batch).values()).backward()
+    for part in ("nets.compress.", "nets.key_head.encoder.", "nets.key_head.project."):
+        weights = [weight for name, weight in system.named_parameters() if name.startswith(part)]
+        assert sum(float(weight.grad.abs().sum()) for weight in weights) > 0, part
+
+
 def test_the_text_of_the_best_can_be_copied(tiny):
     system, (inputs, found) = made(tiny, reencoded=2), seen(tiny)
     with torch.no_grad():
@@ -322,6 +341,7 @@ def test_features_of_another_size(tiny):
     ("options", "message"),
     [
         ({"num_latents": 0}, r"num_latents=0; it must be at least 1"),
+        ({"renewed": 0}, r"renewed=0; it must be at least 1"),
         ({"reencoded": -1}, r"reencoded=-1; it must not be negative"),
         ({"contrastive_weight": -1.0}, r"contrastive_weight=-1.0; it must not be negative"),
         ({"temperature": 0.0}, r"temperature=0.0; it must be above 0"),

@@ -15,9 +15,9 @@ c -> num_latents, K -> top_k, tau -> temperature, F -> the encoder's layers abov
 Stored: tokens, one key and num_latents values. Sought: one vector per source; an entry is compared with its source's.
 
 Differences. A small reader cannot write names from values alone: the text of the `reencoded` best entries is encoded
-again and stands in F beside the values, weighted as they are, so that it can be copied. In training these are also the
-entries whose keys and values are made anew, with gradients; those of the others come from memory. p(z | x) multiplies
-what the decoder attends to as well. A glance (a linear map of the whole picture, one for questions and entries) is
+again and stands in F beside the values, weighted as they are, so that it can be copied. In training the `renewed` best
+get keys and values made anew, with gradients; those of the others come from memory. p(z | x) multiplies what the
+decoder attends to as well. A glance (a linear map of the whole picture, one for questions and entries) is
 added to what both heads give: pictures that look alike are near each other before anything was learnt. Vectors are
 means over tokens. BERT's states are normed where they come out of a layer; there the weights multiply.
 """
@@ -187,26 +187,27 @@ class Reveal(FusionSystem):
 
         In training the best are made anew whatever memory holds. positive: candidates that come before all others.
         """
-        fewer = min(self.config.reencoded, candidates.num_passages)
         stored = candidates.states is not None and candidates.keys is not None
         made = None if stored else self._make(candidates)
         keys = candidates.keys.float() if stored else made.keys
         scores = self._scores(probes.detach(), keys.detach(), candidates)
         if positive is not None:
             scores = scores.masked_fill(positive, torch.finfo(torch.float32).max)
-        best = keep_best(scores, candidates.exists, fewer) if fewer else all_columns(candidates.exists)[:, :0]
+        order = keep_best(scores, candidates.exists, candidates.num_passages)
+        best = order[:, : self.config.reencoded]
         rows = torch.arange(len(best), device=best.device)[:, None]
         if not stored:
             return replace(made, best=best, text=made.text[rows, best])
         values = candidates.states.to(self.gate.weight.dtype)
         real = values.ne(0).any(-1)  # a memory's values are padded with zeros
-        near = replace(take(candidates, best), states=None, keys=None)
-        if not (self.training and torch.is_grad_enabled() and fewer):
-            return Entries(keys, values, real, best, self.passage_states(near))
-        made = self._make(near)
-        keys = keys.scatter(1, best[..., None].expand_as(made.keys), made.keys)
-        values = values.scatter(1, best[..., None, None].expand_as(made.values), made.values)
-        return Entries(keys, values, real, best, made.text)
+        tokens = replace(candidates, states=None, keys=None)
+        if not (self.training and torch.is_grad_enabled()):
+            return Entries(keys, values, real, best, self.passage_states(take(tokens, best)))
+        anew = order[:, : max(self.config.renewed, self.config.reencoded)]
+        made = self._make(take(tokens, anew))
+        keys = keys.scatter(1, anew[..., None].expand_as(made.keys), made.keys)
+        values = values.scatter(1, anew[..., None, None].expand_as(made.values), made.values)
+        return Entries(keys, values, real, best, made.text[:, : best.shape[1]])
 
     def _make(self, candidates: CandidateBatch) -> Entries:
         """All entries as `remember` makes them, [batch, passages, ...], and their text states."""
