@@ -9,8 +9,10 @@ import torch
 
 from wellread.losses import alignment, contrastive, decorrelation
 from wellread.nn.attention import ScoreMask
+from wellread.nn.checkpoints import fingerprint
+from wellread.nn.words import WordGlance
 from wellread.reading.keeping import all_columns
-from wellread.types import Passage, TrainingBatch
+from wellread.types import Inputs, Passage, TrainingBatch
 
 # The same float32 terms summed in another order.
 CLOSE = {"rtol": 1e-4, "atol": 2e-5}
@@ -227,6 +229,49 @@ def test_the_picture_is_seen_and_only_where_there_is_one(tiny, family):
     blind = replace(inputs, picture_mask=torch.zeros(2, 4, dtype=torch.bool))
     without = system.log_likelihood(replace(inputs, picture=None), found, *tiny.target())
     torch.testing.assert_close(system.log_likelihood(blind, found, *tiny.target()), without, **CLOSE)
+
+
+@torch.no_grad()
+def test_words_at_a_glance_are_a_weighted_sum_of_signs():
+    glance = WordGlance(9, 16)
+    # The same wherever it is made: memories and weights go from one machine to another.
+    assert glance.signs[1].tolist() == [-1, -1, -1, 1, 1, 1, -1, 1, -1, 1, -1, -1, -1, 1, -1, -1]
+    assert (glance.weights.diff() > 0).all()  # the later in the vocabulary, the rarer
+    tokens, mask = torch.tensor([[3, 5, 3], [8, 2, 7]]), torch.tensor([[True] * 3, [True, False, False]])
+    first = 2 * glance.weights[3] * glance.signs[3] + glance.weights[5] * glance.signs[5]
+    torch.testing.assert_close(glance(tokens, mask)[0], first / first.norm(), **CLOSE)
+    torch.testing.assert_close(glance(tokens, mask)[1], glance.signs[8] / 4.0, **CLOSE)
+
+
+@torch.no_grad()
+def test_texts_are_found_by_their_words_and_pictures_as_before(tiny, family):
+    """Untrained: a question of some of a text's words finds it among many; one about a picture is what it was."""
+    system, plain = (made(tiny, family, words=words, key_dim=64) for words in (True, False))
+    texts = torch.stack([torch.randperm(57, generator=torch.Generator().manual_seed(row))[:8] + 3 for row in range(40)])
+    real = torch.ones_like(texts, dtype=torch.bool)
+    found = []
+    for each in (system, plain):
+        sought = torch.stack(each.seek(Inputs(texts[:, 2:6], real[:, 2:6]))).sum(1)
+        best = (sought @ each.remember(texts, real).keys.T).argmax(1)
+        found.append((best == torch.arange(40)).float().mean().item())
+    assert found[0] > 0.8 > 0.6 > found[1], found
+    inputs, _ = seen(tiny)
+    for one, other in zip(system.seek(inputs), plain.seek(inputs), strict=True):
+        torch.testing.assert_close(one, other, **CLOSE)
+
+
+@torch.no_grad()
+def test_words_decide_the_memory_and_only_their_weights_are_stored(tiny):
+    system = made(tiny, words=True)
+    before = fingerprint(system.memory_weights())
+    assert before != fingerprint(made(tiny).memory_weights())
+    assert [name for name in system.state_dict() if name.startswith("nets.words.")] == ["nets.words.weights"]
+    for tensor in (system.nets.words.weights, system.nets.words.signs, system.nets.key_head.word_shares):
+        kept = tensor.clone()
+        tensor[0] += 1
+        assert fingerprint(system.memory_weights()) != before
+        tensor.copy_(kept)
+    assert fingerprint(system.memory_weights()) == before
 
 
 def marked(tiny):

@@ -72,6 +72,15 @@ def test_options_and_frame_are_kept(make, tmp_path):
     assert all(torch.equal(before[name], after[name]) for name in before)
 
 
+def test_a_model_older_than_some_options_is_what_it_was(make, tiny, tmp_path):
+    model = make("reveal", reencoded=1)
+    folder = save_model(tmp_path / "model", model)
+    described = json.loads((folder / "system.json").read_text())
+    del described["options"]["renewed"], described["options"]["words"]
+    (folder / "system.json").write_text(json.dumps(described))
+    assert torch.equal(likelihood(load_model(folder), tiny), likelihood(model, tiny))
+
+
 def test_bfloat16_halves_the_file_and_rounds_the_weights(make, tiny, tmp_path):
     model = make("lumen")
     save_model(tmp_path / "full", model)

@@ -17,6 +17,7 @@ OPTIONS: dict[str, Any] = {
     "picture_dim": 1328,
     "picture_colours": 48,
     "patches": 49,
+    "words": True,
     "temperature": 0.03,
     "contrastive_weight": 0.3,
 }

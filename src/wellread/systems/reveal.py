@@ -17,9 +17,10 @@ Stored: tokens, one key and num_latents values. Sought: one vector per source; a
 Differences. A small reader cannot write names from values alone: the text of the `reencoded` best entries is encoded
 again and stands in F beside the values, weighted as they are, so that it can be copied. In training the `renewed` best
 get keys and values made anew, with gradients; those of the others come from memory. p(z | x) multiplies what the
-decoder attends to as well. A glance (a linear map of the whole picture, one for questions and entries) is
-added to what both heads give: pictures that look alike are near each other before anything was learnt. Vectors are
-means over tokens. BERT's states are normed where they come out of a layer; there the weights multiply.
+decoder attends to as well. Glances (a linear map of the whole picture, a sum over rare words; one each for questions
+and entries) are added to what both heads give: pictures that look alike, and texts of the same words, are near each
+other before anything was learnt. Vectors are means over tokens. BERT's states are normed where they come out of a
+layer; there the weights multiply.
 """
 
 from __future__ import annotations
@@ -52,8 +53,8 @@ __all__ = ["Reveal", "RevealConfig"]
 ENTRIES_AT = 1000  # where entries stand for encoders that go by distances: too far from the question to matter
 # Of the nets that are added to the reader: their sizes in the config, and those that decide what is stored.
 SIZES = ("head_layers", "key_dim", "num_latents", "compress", "perceiver_layers", "picture_dim", "picture_colours")
-SIZES += ("patches", "patch_width")
-MADE_BY = tuple(f"nets.{name}." for name in ("key_head", "compress", "patches", "glance"))
+SIZES += ("patches", "patch_width", "words")
+MADE_BY = tuple(f"nets.{name}." for name in ("key_head", "compress", "patches", "glance", "words"))
 
 
 class Reveal(FusionSystem):
@@ -94,7 +95,8 @@ class Reveal(FusionSystem):
         return ", ".join(filter(None, (super().memory_cut, made, self.config.picture_encoder)))
 
     def memory_weights(self) -> Mapping[str, Tensor]:
-        named = {name: weight.detach() for name, weight in self.named_parameters() if name.startswith(MADE_BY)}
+        weights = (*self.named_parameters(), *self.named_buffers())
+        named = {name: weight.detach() for name, weight in weights if name.startswith(MADE_BY)}
         return {**super().memory_weights(), **named}
 
     def parts(self) -> dict[str, list[str]]:
@@ -113,7 +115,7 @@ class Reveal(FusionSystem):
         self, tokens: Tensor, mask: Tensor, picture: Tensor | None, picture_mask: Tensor | None, *, segment: int
     ) -> Seen:
         text = self._first_layers(self.reader.encoder, tokens, mask, segment=segment)
-        return self.nets.see(text, mask, picture, picture_mask)
+        return self.nets.see(tokens, text, mask, picture, picture_mask)
 
     # -- retrieve ------------------------------------------------------------------------------------------
 

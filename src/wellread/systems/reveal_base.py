@@ -25,8 +25,9 @@ class RevealConfig:
     many of the best entries the text is read beside the values; renewed: so many of them, and no fewer, are made anew
     in training, with gradients. train_encoder: b's text layers. picture_dim: width of a patch's features, 0 to read
     text alone; picture_colours: how many of them, the last ones, are plain colours. patches: of a picture;
-    patch_width: to the width of so many they are averaged. *_weight: of the losses; generation_weight 0 reads nothing
-    (warm start). picture_encoder: the fingerprint of what made the features, filled in by training.
+    patch_width: to the width of so many they are averaged. words: find texts by their rare words too. *_weight: of the
+    losses; generation_weight 0 reads nothing (warm start). picture_encoder: the fingerprint of what made the features,
+    filled in by training.
     """
 
     lower_layers: int | None = None
@@ -46,6 +47,7 @@ class RevealConfig:
     picture_colours: int = 0
     patches: int = 49
     patch_width: int = 3
+    words: bool = False
     picture_encoder: str = ""
     generation_weight: float = 1.0
     contrastive_weight: float = 1.0
