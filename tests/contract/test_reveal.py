@@ -275,13 +275,24 @@ def test_words_decide_the_memory_and_only_their_weights_are_stored(tiny):
 
 
 def marked(tiny):
-    """A batch with a right entry in each row, one of them found by both, and one that is neither right nor wrong."""
+    """A batch whose rows hold, of the first two questions, what is right, and of the second what is neither right nor
+    wrong, in its own row and in others: two entries about what a right one is about, and one hidden from it."""
     inputs, found = seen(tiny, batch=3)
     ids = [list(row) for row in found.ids]
     ids[2][1] = ids[0][0]
-    positive, related = torch.zeros((2, *found.exists.shape), dtype=torch.bool)
-    positive[0, 0] = positive[1, 2] = related[1, 0] = True
-    return TrainingBatch(inputs, replace(found, ids=ids), *tiny.target(3), positive=positive, related=related)
+    positive = torch.zeros_like(found.exists)
+    positive[0, 0] = positive[1, 2] = True
+    about = [[""] * 4 for _ in range(3)]
+    about[1][0] = about[2][0] = ids[1][2]
+    return TrainingBatch(
+        inputs,
+        replace(found, ids=ids),
+        *tiny.target(3),
+        positive=positive,
+        known=[[ids[0][0]], [ids[1][2], ids[2][2], "elsewhere"], []],
+        hidden=[[], [ids[0][1], ids[1][2]], []],
+        about=about,
+    )
 
 
 def test_the_contrastive_loss_is_that_of_loops(tiny):
@@ -290,10 +301,11 @@ def test_the_contrastive_loss_is_that_of_loops(tiny):
     with torch.no_grad():
         sought = system.seek(batch.inputs)
         total = 0.0
-        for row, right in ((0, {(0, 0), (2, 1)}), (1, {(1, 2)})):
+        neither = {(1, 0), (2, 0), (0, 1)}
+        for row, right, left_out in ((0, {(0, 0), (2, 1)}, set()), (1, {(1, 2), (2, 2)}, neither)):
             scores = {}
             for other, column in batch.candidates.exists.nonzero().tolist():
-                if (row, other, column) == (1, 1, 0):
+                if (other, column) in left_out:
                     continue
                 source = int(batch.candidates.source[other, column])
                 key = remembered(system, batch.candidates, other, column).keys[0]
@@ -314,11 +326,22 @@ def test_a_step_in_parts_is_the_step(tiny):
             kept = {key: value[some] for key, value in fields.items() if isinstance(value, torch.Tensor)}
             kept |= {"ids": whole.ids[some]} if name == "candidates" else {}
             parts[name] = replace(whole, **kept)
-        kept = {key: getattr(batch, key)[some] for key in ("target", "target_mask", "positive", "related")}
+        names = ("target", "target_mask", "positive", "known", "hidden", "about")
+        kept = {key: getattr(batch, key)[some] for key in names}
         return replace(batch, **parts, **kept)
 
     parts = [system.represent(rows(slice(start, stop))) for start, stop in ((0, 1), (1, 3))]
     torch.testing.assert_close(system.joint_losses(parts)["contrastive"], system.losses(batch)["contrastive"], **CLOSE)
+
+
+def test_what_a_step_compares_is_made_anew_with_and_without_gradients(tiny):
+    """The gradient cache looks at a step without gradients first, and hands on what was found then."""
+    system, batch = made(tiny).train(), marked(tiny)
+    with torch.no_grad():
+        kept = stored(system, batch.candidates)
+        batch = replace(batch, candidates=replace(kept, keys=-kept.keys))
+        first = system.represent(batch, with_losses=False).vectors["key"]
+    torch.testing.assert_close(first, system.represent(batch).vectors["key"].detach(), **CLOSE)
 
 
 def test_without_right_entries_there_is_no_contrast(tiny):

@@ -39,8 +39,8 @@ from wellread.reading.attentive import Weighed, side_by_side
 from wellread.reading.keeping import all_columns, keep_best
 from wellread.systems.base import Paper, Remembered, Represented
 from wellread.systems.fusion_base import FusionSystem, take
-from wellread.systems.reveal_base import Entries, RevealConfig
-from wellread.systems.step_base import gathered, numbers, same
+from wellread.systems.reveal_base import Entries, RevealConfig, judged
+from wellread.systems.step_base import gathered, numbers
 from wellread.types import CandidateBatch, Inputs, Passage, Reading, TrainingBatch
 
 if TYPE_CHECKING:
@@ -203,7 +203,7 @@ class Reveal(FusionSystem):
         values = candidates.states.to(self.gate.weight.dtype)
         real = values.ne(0).any(-1)  # a memory's values are padded with zeros
         tokens = replace(candidates, states=None, keys=None)
-        if not (self.training and torch.is_grad_enabled()):
+        if not self.training:
             return Entries(keys, values, real, best, self.passage_states(take(tokens, best)))
         anew = order[:, : max(self.config.renewed, self.config.reencoded)]
         made = self._make(take(tokens, anew))
@@ -262,16 +262,17 @@ class Reveal(FusionSystem):
 
     def represent(self, batch: TrainingBatch, *, with_losses: bool = True) -> Represented:
         """Gated queries and keys, and which entries hold the answer."""
-        candidates, marked = batch.candidates, {"positive": batch.positive, "related": batch.related}
+        candidates, exists = batch.candidates, batch.candidates.exists
         question = self._question(batch.inputs)
         probes, _ = self._probes(question)
         entries = self._entries(candidates, probes, batch.positive)
-        nothing = torch.zeros_like(candidates.exists)
-        facts = {"source": self._sources(candidates), "exists": candidates.exists, "ids": numbers(candidates)}
-        facts |= {name: nothing if part is None else part & candidates.exists for name, part in marked.items()}
+        positive = torch.zeros_like(exists) if batch.positive is None else batch.positive & exists
+        names = {"ids": candidates.ids, "about": batch.about, "known": batch.known, "hidden": batch.hidden}
+        facts = {"source": self._sources(candidates), "exists": exists, "positive": positive}
+        facts |= {name: numbers(each, exists) for name, each in names.items()}
         losses = {}
         if with_losses:
-            losses = self._value_losses(question, entries.values[candidates.exists])
+            losses = self._value_losses(question, entries.values[exists])
             if self.config.generation_weight > 0:
                 reading = self._fuse(candidates, question, probes, entries)
                 found = nll(self.target_log_probs(reading, batch.target), batch.target_mask)
@@ -289,13 +290,8 @@ class Reveal(FusionSystem):
         """L_contra over all entries of a step, "contrastive": a mean over questions that have a right one."""
         probe, key = (gathered(parts, "vectors", name) for name in ("probe", "key"))
         facts = {name: gathered(parts, "facts", name) for name in parts[0].facts}
-        ids, source = facts["ids"], facts["source"].flatten()
+        source, (right, compared) = facts["source"].flatten(), judged(facts)
         with torch.autocast(probe.device.type, enabled=False):
             every = torch.einsum("bsd,nd->bns", probe.float(), key.flatten(0, 1).float())
         scores = every.gather(2, source[None, :, None].expand(len(every), -1, -1))[..., 0] / self.config.temperature
-        own = torch.eye(len(ids), dtype=torch.bool, device=ids.device).repeat_interleave(ids.shape[1], dim=1)
-        marked = (facts["positive"], facts["related"])
-        right, related = (own & each.flatten() | same(ids.masked_fill(~each, 0), ids) for each in marked)
-        compared = facts["exists"].flatten() & (right | ~related)
-        loss = contrastive(scores, right, exists=compared)
-        return {"contrastive": self.config.contrastive_weight * loss}
+        return {"contrastive": self.config.contrastive_weight * contrastive(scores, right, exists=compared)}

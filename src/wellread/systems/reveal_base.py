@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
+import torch
+
 from wellread.config import require
+from wellread.systems.step_base import same
 
 if TYPE_CHECKING:
     from torch import Tensor
 
-__all__ = ["Entries", "RevealConfig"]
+__all__ = ["Entries", "RevealConfig", "judged"]
 
 
 @dataclass(frozen=True)
@@ -83,3 +87,15 @@ class Entries:
     real: Tensor
     best: Tensor
     text: Tensor
+
+
+def judged(facts: Mapping[str, Tensor]) -> tuple[Tensor, Tensor]:
+    """Of all entries of a step, which are right for each question, and which it is compared with: [questions, entries].
+
+    Neither right nor wrong is what is about the very thing that a right entry is, and what is hidden from a question.
+    """
+    ids, positive = facts["ids"], facts["positive"]
+    own = torch.eye(len(ids), dtype=torch.bool, device=ids.device).repeat_interleave(positive.shape[1], dim=1)
+    right = own & positive.flatten() | same(facts["known"], ids)
+    neither = same(facts["known"], facts["about"]) | same(facts["hidden"], ids)
+    return right, facts["exists"].flatten() & (right | ~neither)
