@@ -69,6 +69,7 @@ class Reveal(FusionSystem):
     Config = RevealConfig
     config: RevealConfig
     retriever: ClassVar[str | None] = "reveal"
+    per_source: ClassVar[frozenset[str]] = frozenset({"gate.weight", "gate.bias"})
     stores = frozenset({"tokens", "states", "keys"})
 
     def __init__(self, config: RevealConfig, reader: EncoderDecoder) -> None:
