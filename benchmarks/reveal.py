@@ -10,7 +10,8 @@ before:   recipes/reveal/gate.toml; for --many:
 No country of vqa_dev is in vqa_train. The memory of runs/reveal/small is first built without the entries of those
 countries and asked, then these entries are added and it is asked again. "without memory" is the same model that reads
 the question and the picture alone (fusion = none); `wellread reproduce reveal-memory-helps` trains one so. Intervals
-are bootstraps over questions, of differences paired.
+are bootstraps over questions, of differences paired. The commonest training answer of each type of question, always
+said, is that of results/vqa_baselines.json.
 """
 
 from __future__ import annotations
@@ -22,7 +23,8 @@ import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from statistics import median
+from statistics import mean, median
+from time import perf_counter
 from typing import Any
 
 import numpy as np
@@ -31,8 +33,8 @@ from common import data_folder
 
 from wellread.corpus.questions import evenly, read_questions
 from wellread.corpus.store import Corpus
-from wellread.evaluation.metrics import exact_match
 from wellread.evaluation.report import hardware, to_markdown
+from wellread.evaluation.vision import vqa_accuracy
 from wellread.memory.edit import add
 from wellread.memory.store import Memory
 from wellread.pictures import Pictures
@@ -42,6 +44,7 @@ from wellread.token_encoder import model_encoder
 from wellread.types import Passage, Question
 
 RUNS, RESULTS = Path("runs/reveal/bench"), Path("results/reveal")
+BASELINES = Path("results/vqa_baselines.json")
 PICTURES, CORPUS = Path("runs/reveal/pictures"), Path("runs/reveal/small")
 TOP_K, SEEN, TIMED = 4, 400, 12
 SOURCE_OF = {"flag": "facts", "map": "facts", "object": "things", "animal": "things", "page": "wikipedia"}
@@ -95,7 +98,7 @@ def _small(given: argparse.Namespace, dev: Sequence[Question]) -> dict[str, Any]
         "questions": len(dev),
         "entries": len(everything),
         "added": len(new),
-        "accuracy": {name: _accuracy(dev, right) for name, right in rows.items()},
+        "accuracy": {**{name: _accuracy(dev, right) for name, right in rows.items()}, "commonest answer": _commonest()},
         "difference": {
             "with memory - without": _difference(rows["with memory"], rows["without memory"]),
             "with memory - entries taken out": _difference(
@@ -106,6 +109,7 @@ def _small(given: argparse.Namespace, dev: Sequence[Question]) -> dict[str, Any]
         "recall": _recall(pipeline, dev),
         "gate": _gate(pipeline, dev),
         "milliseconds": _times(pipeline, dev),
+        "milliseconds with a picture's file": _time_of_files(pipeline, dev),
     }
 
 
@@ -129,11 +133,12 @@ def _many(given: argparse.Namespace, dev: Sequence[Question]) -> dict[str, Any]:
         "questions": len(dev),
         "entries": info["passages"],
         "bytes": info["bytes"],
-        "accuracy": {"with memory": _accuracy(dev, _asked(pipeline, dev))},
+        "accuracy": {"with memory": _accuracy(dev, _asked(pipeline, dev)), "commonest answer": _commonest()},
         "pages": {"questions": len(pages), "accuracy": _percent(_asked(pipeline, pages))},
         "recall": _recall(pipeline, [*dev, *pages]),
         "gate": _gate(pipeline, [*dev, *pages]),
         "milliseconds": _times(pipeline, dev),
+        "milliseconds with a picture's file": _time_of_files(pipeline, dev),
     }
 
 
@@ -141,9 +146,20 @@ def _many(given: argparse.Namespace, dev: Sequence[Question]) -> dict[str, Any]:
 
 
 def _asked(pipeline: Pipeline, questions: Sequence[Question]) -> np.ndarray:
-    """1 where the answer is one of the accepted ones."""
+    """VQA accuracy of each answer: 1 where it is one of the accepted ones."""
     answers = pipeline.ask_many(questions, batch_size=16, top_k=TOP_K, flops=False)
-    return np.array([exact_match(said.text, asked.answers) for asked, said in zip(questions, answers, strict=True)])
+    pairs = zip(questions, answers, strict=True)
+    return np.array([vqa_accuracy(said.text, asked.answers, asked.metadata.get("votes")) for asked, said in pairs])
+
+
+def _commonest() -> dict[str, Any]:
+    """The same of the commonest answer, by kind of question."""
+    told = json.loads(BASELINES.read_text(encoding="utf8"))["commonest"]
+    right: dict[str, list[float]] = {}
+    for name, row in told["types"].items():
+        right.setdefault(name.split("-")[0], []).extend([row["vqa_accuracy"]] * row["n"])
+    whole = [told["vqa_accuracy"], *told["intervals"]["vqa_accuracy"]]
+    return {"all": [round(each, 1) for each in whole], **{name: round(mean(each), 1) for name, each in right.items()}}
 
 
 def _kind(question: Question) -> str:
@@ -199,6 +215,21 @@ def _times(pipeline: Pipeline, questions: Sequence[Question]) -> dict[str, float
     return {stage: round(median(each.milliseconds[stage] for each in answers), 1) for stage in answers[0].milliseconds}
 
 
+def _time_of_files(pipeline: Pipeline, questions: Sequence[Question]) -> float:
+    """Milliseconds of `wellread ask --image FILE` once all is loaded, what encodes the picture included: the median."""
+    folder = RUNS / "asked"
+    folder.mkdir(parents=True, exist_ok=True)
+    took = []
+    for asked in evenly(questions, TIMED):
+        file = folder / asked.picture
+        file.write_bytes(pipeline.model.pictures.store.bytes(asked.picture))
+        by_file = replace(asked, metadata={**asked.metadata, "picture": str(file)})
+        begun = perf_counter()
+        pipeline.ask([by_file], top_k=TOP_K, flops=False)
+        took.append(1000 * (perf_counter() - begun))
+    return round(median(took[1:]), 1)  # the first one loads the image encoder
+
+
 # -- the page ----------------------------------------------------------------------------------------------
 
 
@@ -206,7 +237,7 @@ def _page(parts: Mapping[str, Mapping[str, Any]]) -> str:
     lines = [
         "# REVEAL on questions about pictures",
         "",
-        "Made by benchmarks/reveal.py. Accuracy: the answer is an accepted one; per cent and 95 % intervals.",
+        "Made by benchmarks/reveal.py. VQA accuracy: the answer is an accepted one; per cent and 95 % intervals.",
         "",
     ]
     for part in parts.values():
@@ -230,8 +261,14 @@ def _page(parts: Mapping[str, Mapping[str, Any]]) -> str:
         lines += [
             "milliseconds of a question: " + ", ".join(f"{key} {value}" for key, value in part["milliseconds"].items()),
             "",
+            *_by_file(part),
         ]
     return "\n".join(lines)
+
+
+def _by_file(part: Mapping[str, Any]) -> list[str]:
+    name = "milliseconds with a picture's file"
+    return [f"the same by `ask --image FILE`, with the encoding of the picture: total {part[name]}", ""]
 
 
 def _cell(value: Any) -> Any:

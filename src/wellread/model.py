@@ -12,6 +12,7 @@ which do wherever the folder of a model is asked for.
 from __future__ import annotations
 
 import dataclasses
+import logging
 import shutil
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -55,6 +56,7 @@ __all__ = [
     "transfer",
 ]
 
+logger = logging.getLogger(__name__)
 FORMAT = 1
 NAMED: dict[str, Path] = {"wellread-mini": Path(__file__).parent / "data" / "mini"}
 """The models that come with wellread, by name."""
@@ -266,8 +268,9 @@ def load_model(path: str | Path, *, system: str | None = None, options: Mapping[
 def as_system(model: Model, name: str, options: Mapping[str, Any], *, frame: FrameConfig | None = None) -> Model:
     """A new model of the system `name` around the reader of another.
 
-    Weights both systems have are taken as they are; parts only the new one has start as it always starts them
-    (a question encoder as a copy of the memory encoder). The reader is taken over, not copied.
+    Weights both systems have are taken as they are, rows that belong to a source by its name; parts only the new one
+    has start as it always starts them (a question encoder as a copy of the memory encoder). What has another shape is
+    logged and starts anew. The reader is taken over, not copied.
     """
     needed, given = SYSTEMS[name].built_on, type(model.system).built_on
     if needed != given:
@@ -278,10 +281,20 @@ def as_system(model: Model, name: str, options: Mapping[str, Any], *, frame: Fra
     reader = model.system.reader.requires_grad_(True)
     made = build_model(name, options, reader, model.frame.tokenizer, frame=frame or model.frame.config)
     known = checkpoints.named_weights(model.system)
+    shared = {key: weight for key, weight in checkpoints.named_weights(made.system).items() if key in known}
+    before, after = model.system.sources, made.system.sources
+    pairs = [(before.index(name), row) for row, name in enumerate(after) if name in before]
     with torch.no_grad():
-        for key, weight in checkpoints.named_weights(made.system).items():
-            if key in known and known[key].shape == weight.shape:
-                weight.copy_(known[key])
+        for key in made.system.per_source.intersection(shared):
+            if shared[key].shape[1:] == known[key].shape[1:]:
+                weight = shared.pop(key)
+                for theirs, ours in pairs:
+                    weight[ours] = known[key][theirs]
+        wrong = [key for key, weight in shared.items() if weight.shape != known[key].shape]
+        for key in shared.keys() - set(wrong):
+            shared[key].copy_(known[key])
+    if wrong:
+        logger.warning("weights of another shape start anew: %s", ", ".join(wrong))
     return made
 
 

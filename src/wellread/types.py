@@ -318,8 +318,8 @@ class TrainingBatch:
 
     target: [batch, tokens] int64, the answer with its end token; target_mask: [batch, tokens] bool.
     positive: [batch, passages] bool, True on candidates known to hold the answer (never needed to train).
-    related: the same, True on candidates about the very thing a positive is about: neither right nor wrong.
-    task: the task of every question.
+    task: the task of every question. known: the ids of all passages known to hold its answer; hidden: of those that
+    must not be read for it. about: of each of its candidates, the id of the thing it is about, "" where nobody knows.
     """
 
     inputs: Inputs
@@ -327,5 +327,7 @@ class TrainingBatch:
     target: Tensor
     target_mask: Tensor
     positive: Tensor | None = None
-    related: Tensor | None = None
     task: Sequence[str] = ()
+    known: Sequence[Sequence[str]] = ()
+    hidden: Sequence[Sequence[str]] = ()
+    about: Sequence[Sequence[str]] = ()

@@ -9,8 +9,10 @@ import torch
 
 from wellread.losses import alignment, contrastive, decorrelation
 from wellread.nn.attention import ScoreMask
+from wellread.nn.checkpoints import fingerprint
+from wellread.nn.words import WordGlance
 from wellread.reading.keeping import all_columns
-from wellread.types import Passage, TrainingBatch
+from wellread.types import Inputs, Passage, TrainingBatch
 
 # The same float32 terms summed in another order.
 CLOSE = {"rtol": 1e-4, "atol": 2e-5}
@@ -184,6 +186,25 @@ def test_in_training_the_best_are_made_anew(tiny):
     assert (system._entries(old, probes, positive).best[:, 0] == 2).all()
 
 
+def test_values_alone_are_made_anew_and_trained(tiny, family):
+    """Reading no text, over a memory, what makes values and keys learns, from every loss."""
+    system, batch = made(tiny, family, reencoded=0, renewed=1).train(), marked(tiny)
+    with torch.no_grad():
+        kept = stored(system, batch.candidates)
+    batch = replace(batch, candidates=replace(kept, states=2 * kept.states))
+    probes, _ = system._probes(system._question(batch.inputs))
+    entries = system._entries(batch.candidates, probes, batch.positive)
+    assert entries.text.shape[1] == 0
+    torch.testing.assert_close(entries.values[1, 2], kept.states[1, 2], **CLOSE)
+    torch.testing.assert_close(entries.values[1, 1], 2 * kept.states[1, 1], **CLOSE)
+    for loss in system.losses(batch).values():
+        assert loss.requires_grad
+    sum(system.losses(batch).values()).backward()
+    for part in ("nets.compress.", "nets.key_head.encoder.", "nets.key_head.project."):
+        weights = [weight for name, weight in system.named_parameters() if name.startswith(part)]
+        assert sum(float(weight.grad.abs().sum()) for weight in weights) > 0, part
+
+
 def test_the_text_of_the_best_can_be_copied(tiny):
     system, (inputs, found) = made(tiny, reencoded=2), seen(tiny)
     with torch.no_grad():
@@ -210,14 +231,68 @@ def test_the_picture_is_seen_and_only_where_there_is_one(tiny, family):
     torch.testing.assert_close(system.log_likelihood(blind, found, *tiny.target()), without, **CLOSE)
 
 
+@torch.no_grad()
+def test_words_at_a_glance_are_a_weighted_sum_of_signs():
+    glance = WordGlance(9, 16)
+    # The same wherever it is made: memories and weights go from one machine to another.
+    assert glance.signs[1].tolist() == [-1, -1, -1, 1, 1, 1, -1, 1, -1, 1, -1, -1, -1, 1, -1, -1]
+    assert (glance.weights.diff() > 0).all()  # the later in the vocabulary, the rarer
+    tokens, mask = torch.tensor([[3, 5, 3], [8, 2, 7]]), torch.tensor([[True] * 3, [True, False, False]])
+    first = 2 * glance.weights[3] * glance.signs[3] + glance.weights[5] * glance.signs[5]
+    torch.testing.assert_close(glance(tokens, mask)[0], first / first.norm(), **CLOSE)
+    torch.testing.assert_close(glance(tokens, mask)[1], glance.signs[8] / 4.0, **CLOSE)
+
+
+@torch.no_grad()
+def test_texts_are_found_by_their_words_and_pictures_as_before(tiny, family):
+    """Untrained: a question of some of a text's words finds it among many; one about a picture is what it was."""
+    system, plain = (made(tiny, family, words=words, key_dim=64) for words in (True, False))
+    texts = torch.stack([torch.randperm(57, generator=torch.Generator().manual_seed(row))[:8] + 3 for row in range(40)])
+    real = torch.ones_like(texts, dtype=torch.bool)
+    found = []
+    for each in (system, plain):
+        sought = torch.stack(each.seek(Inputs(texts[:, 2:6], real[:, 2:6]))).sum(1)
+        best = (sought @ each.remember(texts, real).keys.T).argmax(1)
+        found.append((best == torch.arange(40)).float().mean().item())
+    assert found[0] > 0.8 > 0.6 > found[1], found
+    inputs, _ = seen(tiny)
+    for one, other in zip(system.seek(inputs), plain.seek(inputs), strict=True):
+        torch.testing.assert_close(one, other, **CLOSE)
+
+
+@torch.no_grad()
+def test_words_decide_the_memory_and_only_their_weights_are_stored(tiny):
+    system = made(tiny, words=True)
+    before = fingerprint(system.memory_weights())
+    assert before != fingerprint(made(tiny).memory_weights())
+    assert [name for name in system.state_dict() if name.startswith("nets.words.")] == ["nets.words.weights"]
+    for tensor in (system.nets.words.weights, system.nets.words.signs, system.nets.key_head.word_shares):
+        kept = tensor.clone()
+        tensor[0] += 1
+        assert fingerprint(system.memory_weights()) != before
+        tensor.copy_(kept)
+    assert fingerprint(system.memory_weights()) == before
+
+
 def marked(tiny):
-    """A batch with a right entry in each row, one of them found by both, and one that is neither right nor wrong."""
+    """A batch whose rows hold, of the first two questions, what is right, and of the second what is neither right nor
+    wrong, in its own row and in others: two entries about what a right one is about, and one hidden from it."""
     inputs, found = seen(tiny, batch=3)
     ids = [list(row) for row in found.ids]
     ids[2][1] = ids[0][0]
-    positive, related = torch.zeros((2, *found.exists.shape), dtype=torch.bool)
-    positive[0, 0] = positive[1, 2] = related[1, 0] = True
-    return TrainingBatch(inputs, replace(found, ids=ids), *tiny.target(3), positive=positive, related=related)
+    positive = torch.zeros_like(found.exists)
+    positive[0, 0] = positive[1, 2] = True
+    about = [[""] * 4 for _ in range(3)]
+    about[1][0] = about[2][0] = ids[1][2]
+    return TrainingBatch(
+        inputs,
+        replace(found, ids=ids),
+        *tiny.target(3),
+        positive=positive,
+        known=[[ids[0][0]], [ids[1][2], ids[2][2], "elsewhere"], []],
+        hidden=[[], [ids[0][1], ids[1][2]], []],
+        about=about,
+    )
 
 
 def test_the_contrastive_loss_is_that_of_loops(tiny):
@@ -226,10 +301,11 @@ def test_the_contrastive_loss_is_that_of_loops(tiny):
     with torch.no_grad():
         sought = system.seek(batch.inputs)
         total = 0.0
-        for row, right in ((0, {(0, 0), (2, 1)}), (1, {(1, 2)})):
+        neither = {(1, 0), (2, 0), (0, 1)}
+        for row, right, left_out in ((0, {(0, 0), (2, 1)}, set()), (1, {(1, 2), (2, 2)}, neither)):
             scores = {}
             for other, column in batch.candidates.exists.nonzero().tolist():
-                if (row, other, column) == (1, 1, 0):
+                if (other, column) in left_out:
                     continue
                 source = int(batch.candidates.source[other, column])
                 key = remembered(system, batch.candidates, other, column).keys[0]
@@ -250,11 +326,22 @@ def test_a_step_in_parts_is_the_step(tiny):
             kept = {key: value[some] for key, value in fields.items() if isinstance(value, torch.Tensor)}
             kept |= {"ids": whole.ids[some]} if name == "candidates" else {}
             parts[name] = replace(whole, **kept)
-        kept = {key: getattr(batch, key)[some] for key in ("target", "target_mask", "positive", "related")}
+        names = ("target", "target_mask", "positive", "known", "hidden", "about")
+        kept = {key: getattr(batch, key)[some] for key in names}
         return replace(batch, **parts, **kept)
 
     parts = [system.represent(rows(slice(start, stop))) for start, stop in ((0, 1), (1, 3))]
     torch.testing.assert_close(system.joint_losses(parts)["contrastive"], system.losses(batch)["contrastive"], **CLOSE)
+
+
+def test_what_a_step_compares_is_made_anew_with_and_without_gradients(tiny):
+    """The gradient cache looks at a step without gradients first, and hands on what was found then."""
+    system, batch = made(tiny).train(), marked(tiny)
+    with torch.no_grad():
+        kept = stored(system, batch.candidates)
+        batch = replace(batch, candidates=replace(kept, keys=-kept.keys))
+        first = system.represent(batch, with_losses=False).vectors["key"]
+    torch.testing.assert_close(first, system.represent(batch).vectors["key"].detach(), **CLOSE)
 
 
 def test_without_right_entries_there_is_no_contrast(tiny):
@@ -322,6 +409,7 @@ def test_features_of_another_size(tiny):
     ("options", "message"),
     [
         ({"num_latents": 0}, r"num_latents=0; it must be at least 1"),
+        ({"renewed": 0}, r"renewed=0; it must be at least 1"),
         ({"reencoded": -1}, r"reencoded=-1; it must not be negative"),
         ({"contrastive_weight": -1.0}, r"contrastive_weight=-1.0; it must not be negative"),
         ({"temperature": 0.0}, r"temperature=0.0; it must be above 0"),

@@ -79,6 +79,16 @@ def test_options_are_those_of_the_systems():
             from_mapping(SYSTEMS[run.system].Config, run.options, where="system")
 
 
+def test_values_go_on_from_a_warm_start_that_made_as_many():
+    for name in ("reveal-latents", "reveal-regularisers"):
+        for variant in CLAIMS[name].variants.values():
+            options, before = variant.run.options, variant.run.start.options
+            assert options["reencoded"] == 0
+            assert options["renewed"] > 0
+            kept = ("num_latents", "decorrelation_weight", "alignment_weight")
+            assert [options.get(each) for each in kept] == [before.get(each) for each in kept]
+
+
 def test_every_figure_and_table_of_the_papers_is_tried():
     papers = ("lumen", "glimmer", "reatt")
     places = {paper: {tag for claim in find_claims([paper]) for tag in claim.tags} for paper in papers}

@@ -221,6 +221,10 @@ def test_captions_are_questions_to_describe(tmp_path, table):
     assert [(item.id, item.answers, item.task, item.picture, item.hidden) for item in found] == [
         ("i2", ("A blue square.",), "caption", "i2", ("i2",))
     ]
+    assert found[0].positive == ("blue",)
+    assert [item.id for item in read_questions(f"{table}?split=train&entity!=blue")] == ["i1", "i3"]
+    with pytest.raises(ValueError, match=r"'dev' is no condition; write FIELD=VALUE or FIELD!=VALUE"):
+        read_questions(f"{table}?dev")
     told = read_questions(lines(tmp_path / "c.jsonl", [{"image": "i1", "captions": ["A red square.", "Red."]}]))
     assert (told[0].task, told[0].answers) == ("caption", ("A red square.", "Red."))
 

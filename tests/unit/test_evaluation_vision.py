@@ -133,6 +133,15 @@ def test_repeated_answers_about_a_picture_are_votes(tmp_path):
     assert "votes" not in plain.metadata
 
 
+def test_annotators_who_all_disagree_vote_too(tmp_path):
+    said = [{"answer": f"colour {number}", "answer_id": number} for number in range(10)]
+    row = {"question": "What?", "image": "i", "answers": said}
+    (tmp_path / "q.jsonl").write_text(json.dumps(row) + "\n")
+    asked = read_questions(tmp_path / "q.jsonl")
+    report = evaluate_answers(asked, [Answer("colour 3")])
+    assert report.scores["vqa_accuracy"] == pytest.approx(30)
+
+
 def test_the_commonest_answer_of_each_type():
     rows = [("k", ("a", "b")), ("k", ("b",)), ("k", ("c",)), ("l", ("d",)), (None, ("e",))]
     known = [

@@ -72,6 +72,15 @@ def test_options_and_frame_are_kept(make, tmp_path):
     assert all(torch.equal(before[name], after[name]) for name in before)
 
 
+def test_a_model_older_than_some_options_is_what_it_was(make, tiny, tmp_path):
+    model = make("reveal", reencoded=1)
+    folder = save_model(tmp_path / "model", model)
+    described = json.loads((folder / "system.json").read_text())
+    del described["options"]["renewed"], described["options"]["words"]
+    (folder / "system.json").write_text(json.dumps(described))
+    assert torch.equal(likelihood(load_model(folder), tiny), likelihood(model, tiny))
+
+
 def test_bfloat16_halves_the_file_and_rounds_the_weights(make, tiny, tmp_path):
     model = make("lumen")
     save_model(tmp_path / "full", model)
@@ -451,6 +460,24 @@ def test_what_a_build_of_a_memory_needs(make):
     assert fingerprint == model.fingerprint("100 words")
     assert dim == 16
     assert torch.equal(encode(PASSAGES)[1].states, model.encode(PASSAGES, precision="bf16")[1].states)
+
+
+def test_rows_of_sources_are_taken_by_name_and_what_is_not_taken_is_told(make, caplog):
+    model = make("reveal", sources=("a", "b", "c"), num_latents=3)
+    for weight in model.system.gate.parameters():
+        torch.nn.init.normal_(weight)
+    gate = {name: weight.detach().clone() for name, weight in model.system.gate.named_parameters()}
+    with caplog.at_level("WARNING"):
+        made = as_system(model, "reveal", {"sources": ["new", "c", "a", "b"], "num_latents": 3})
+    assert not caplog.records
+    for name, weight in made.system.gate.named_parameters():
+        assert torch.equal(weight[1:], gate[name][[2, 0, 1]])
+        assert not weight[0].any()
+    with caplog.at_level("WARNING"):
+        as_system(make("reveal", num_latents=3), "reveal", {"num_latents": 2})
+    assert [record.getMessage() for record in caplog.records] == [
+        "weights of another shape start anew: nets.compress.latents"
+    ]
 
 
 def test_a_system_on_other_nets_cannot_take_a_models(make, monkeypatch):

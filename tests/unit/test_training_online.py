@@ -144,7 +144,9 @@ def test_batches_read_pictures_sources_and_what_is_stored(model, corpus, tmp_pat
             own = entry.picture == example.question.picture
             assert bool(batch.candidates.picture_mask[row, column].any()) == (entry.picture is not None and not own)
             assert bool(batch.positive[row, column]) == (name in example.question.positive)
-            assert bool(batch.related[row, column]) == (entry.metadata.get("entity") in example.question.positive)
+            assert batch.about[row][column] == entry.metadata.get("entity", "")
+        assert batch.known[row] == example.question.positive
+        assert batch.hidden[row] == example.question.hidden
     kept = memory.fetch([example.ids[0] for example in examples])
     torch.testing.assert_close(batch.candidates.keys[:, 0], kept.keys)
     torch.testing.assert_close(batch.candidates.states[:, 0], torch.stack(list(kept.states)))

@@ -30,7 +30,7 @@ OF_QUESTIONS = (
 
 @click.command()
 @answering_options
-@click.option("--questions", default=None, help="File of questions with answers.")
+@click.option("--questions", default=None, help="File of questions with answers, FILE[?FIELD=VALUE].")
 @click.option("--texts", default=None, help="Instead of questions: a folder of chunks, for bits per byte.")
 @click.option(
     "--neighbours", multiple=True, help="With --texts: lists of neighbours, FOLDER or NAME=FOLDER; repeatable."

@@ -75,7 +75,7 @@ def question_of(row: Row, file: str, task: str | None) -> Question | Problem:
     output = record[answer] if answer else ()
     given = [clean(item)[0] for item in _answers(output, answer)]
     answers = _unique(given)
-    if len(given) > len(answers) and first_of(record, PICTURE_KEYS):  # one answer of each annotator
+    if first_of(record, PICTURE_KEYS) and (len(given) > len(answers) or _of_annotators(output)):
         metadata["votes"] = dict(Counter(item for item in given if item in answers))
     judged = bool(answers) and CLAIM_LABELS.issuperset(answers)
     guessed = "claim" if judged else "slot" if "[SEP]" in text else QUESTION_KEYS.get(key, "qa")
@@ -91,6 +91,11 @@ def question_of(row: Row, file: str, task: str | None) -> Question | Problem:
         task=kind if isinstance(kind, str) and kind else task or guessed,
         metadata=metadata,
     )
+
+
+def _of_annotators(output: Any) -> bool:
+    """Whether answers are one of each annotator, as VQA's files have them: [{"answer": ..., "answer_id": ...}]."""
+    return isinstance(output, list) and any(isinstance(item, Mapping) and "answer_id" in item for item in output)
 
 
 def _is_caption(record: Mapping[str, Any]) -> bool:

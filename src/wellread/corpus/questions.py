@@ -22,6 +22,7 @@ from wellread.corpus.files import peek_text, read_lines
 from wellread.corpus.json_files import json_rows, jsonl_rows, squad_paragraphs
 from wellread.corpus.question_rows import DESCRIBE, QUESTION_KEYS, question_of
 from wellread.corpus.readers import beir_file, parts_of, stem_and_suffix
+from wellread.corpus.sources import conditions_of, fulfils
 from wellread.corpus.tables import saved_folders, saved_rows, table_rows
 from wellread.types import Question
 
@@ -35,7 +36,7 @@ def read_questions(
     task: str | None = None,
     problems: list[Problem] | None = None,
 ) -> list[Question]:
-    """All questions of a file or folder, in order.
+    """All questions of a file or folder, in order; of PATH?FIELD=VALUE&FIELD!=VALUE only those whose rows are so.
 
     split: only those of this part (a `split` field, a split of a saved dataset, qrels of this name in a BEIR
     folder, files of this name in a folder). task: the task of rows that name none.
@@ -44,9 +45,11 @@ def read_questions(
     """
     questions: list[Question] = []
     met: list[Problem] = []
-    for item in iter_questions(path, split=split, task=task):
+    place, where = conditions_of(str(path))
+    for item in iter_questions(place, split=split, task=task):
         if isinstance(item, Question):
-            questions.append(item)
+            if fulfils(item.metadata, where):
+                questions.append(item)
             continue
         if problems is None:
             raise ValueError(f"{item}. Mend it, or give problems=[] to collect such rows and go on (in Python).")
@@ -216,15 +219,22 @@ def _saved(path: Path, split: str | None, task: str | None) -> Iterator[Question
 
 
 def _captions(path: Path, split: str | None, task: str | None) -> Iterator[Question | Problem]:
-    """Captioned pictures, each to be described."""
+    """Captioned pictures, each to be described; right is what is known of the thing that a picture shows."""
     for found in read_captions(path):
         if isinstance(found, Problem):
             yield found
         elif split in (None, found.metadata.get("split")) and found.metadata.get("caption"):
             kept = {key: value for key, value in found.metadata.items() if key not in ("caption", "hidden")}
             answers = (found.metadata["caption"],)
-            hidden = {"hidden": [found.id]}
-            yield Question(found.id, DESCRIBE, answers, task=task or "caption", metadata={**kept, **hidden})
+            entity = found.metadata.get("entity")
+            yield Question(
+                found.id,
+                DESCRIBE,
+                answers,
+                positive=(str(entity),) if entity else (),
+                task=task or "caption",
+                metadata={**kept, "hidden": [found.id]},
+            )
 
 
 def _unreadable(path: Path, split: str | None, task: str | None) -> Iterator[Question | Problem]:

@@ -16,12 +16,34 @@ from wellread.config import require
 from wellread.corpus.documents import Document, Problem
 from wellread.corpus.readers import FORMATS, parts_of, read_part
 
-__all__ = ["Illustrations", "Source", "with_picture"]
+__all__ = ["Condition", "Illustrations", "Source", "conditions_of", "fulfils", "with_picture"]
 
 _NAME = re.compile(r"[A-Za-z][\w-]*=")
 _CONDITION = re.compile(r"(?P<field>[^!=]+)(?P<unlike>!?)=(?P<value>.*)")
 PICTURE_FIELDS = ("picture", "image")
 LONGEST_NAME = 255  # of a file; longer texts are something else
+
+
+Condition = tuple[str, str, bool]
+"""A field of a row, a value, and whether the row must have it (or must not)."""
+
+
+def conditions_of(text: str) -> tuple[str, tuple[Condition, ...]]:
+    """PATH[?FIELD=VALUE&FIELD!=VALUE] -> the path and the conditions."""
+    path, _, conditions = text.partition("?")
+    where = []
+    for condition in filter(None, conditions.split("&")):
+        match = _CONDITION.fullmatch(condition)
+        require(
+            match is not None, f"source {text!r}: {condition!r} is no condition; write FIELD=VALUE or FIELD!=VALUE."
+        )
+        where.append((match["field"], match["value"], not match["unlike"]))
+    return path, tuple(where)
+
+
+def fulfils(fields: Mapping[str, object], where: Sequence[Condition]) -> bool:
+    """Whether the fields of a row meet all conditions."""
+    return all((str(fields.get(field, "")) == value) == wanted for field, value, wanted in where)
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,7 +57,7 @@ class Source:
     path: Path
     name: str = ""
     format: str | None = None
-    where: tuple[tuple[str, str, bool], ...] = ()
+    where: tuple[Condition, ...] = ()
 
     @classmethod
     def of(cls, given: str | Path | Source) -> Source:
@@ -51,16 +73,9 @@ class Source:
         place = text[found.end() :] if found else text
         before, colon, after = place.partition(":")
         form = before if colon and before in FORMATS else None
-        path, _, conditions = (after if form else place).partition("?")
+        path, where = conditions_of(after if form else place)
         require(path != "", f"source {text!r} names no file; write NAME=PATH.")
-        where = []
-        for condition in filter(None, conditions.split("&")):
-            match = _CONDITION.fullmatch(condition)
-            require(
-                match is not None, f"source {text!r}: {condition!r} is no condition; write FIELD=VALUE or FIELD!=VALUE."
-            )
-            where.append((match["field"], match["value"], not match["unlike"]))
-        return cls(Path(path), name, form, tuple(where))
+        return cls(Path(path), name, form, where)
 
     def parts(self, format: str | None = None) -> Iterator[tuple[Path, str, Path] | Problem]:
         """(file or folder, format, root) of what it consists of."""
@@ -75,8 +90,7 @@ class Source:
                 yield self._named(found)
 
     def _counts(self, document: Document) -> bool:
-        fields: Mapping[str, object] = {"source": document.source, **document.metadata}
-        return all((str(fields.get(field, "")) == value) == wanted for field, value, wanted in self.where)
+        return fulfils({"source": document.source, **document.metadata}, self.where)
 
     def _named(self, document: Document) -> Document:
         """Under this name; what the rows called their source is kept as `collection`."""

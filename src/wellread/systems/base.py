@@ -82,6 +82,8 @@ class System(nn.Module, ABC):
     """The kind of nets (nn.building.NETS) that the constructor gets after the config, kept as `reader`."""
     continues: ClassVar[bool] = False
     """Whether it is a language model: questions are texts to continue, and it is trained on texts too."""
+    per_source: ClassVar[frozenset[str]] = frozenset()
+    """The weights that have a row for every one of `sources`."""
     retriever: ClassVar[str | None] = None
     """The search, by its name in the table of retrievers, that goes by this system's own probes and keys."""
 

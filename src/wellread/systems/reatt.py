@@ -234,7 +234,7 @@ class ReAtt(LiveSystem):
             "query_mask": self.searched(inputs.tokens, inputs.mask),
             "key_mask": self.searched(candidates.tokens, candidates.mask & candidates.exists[..., None]),
             "target": target,
-            "ids": numbers(candidates),
+            "ids": numbers(candidates.ids, candidates.exists),
         }
         losses = {}
         if with_losses:

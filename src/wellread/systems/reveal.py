@@ -15,11 +15,12 @@ c -> num_latents, K -> top_k, tau -> temperature, F -> the encoder's layers abov
 Stored: tokens, one key and num_latents values. Sought: one vector per source; an entry is compared with its source's.
 
 Differences. A small reader cannot write names from values alone: the text of the `reencoded` best entries is encoded
-again and stands in F beside the values, weighted as they are, so that it can be copied. In training these are also the
-entries whose keys and values are made anew, with gradients; those of the others come from memory. p(z | x) multiplies
-what the decoder attends to as well. A glance (a linear map of the whole picture, one for questions and entries) is
-added to what both heads give: pictures that look alike are near each other before anything was learnt. Vectors are
-means over tokens. BERT's states are normed where they come out of a layer; there the weights multiply.
+again and stands in F beside the values, weighted as they are, so that it can be copied. In training the `renewed` best
+get keys and values made anew, with gradients; those of the others come from memory. p(z | x) multiplies what the
+decoder attends to as well. Glances (a linear map of the whole picture, a sum over rare words; one each for questions
+and entries) are added to what both heads give: pictures that look alike, and texts of the same words, are near each
+other before anything was learnt. Vectors are means over tokens. BERT's states are normed where they come out of a
+layer; there the weights multiply.
 """
 
 from __future__ import annotations
@@ -38,8 +39,8 @@ from wellread.reading.attentive import Weighed, side_by_side
 from wellread.reading.keeping import all_columns, keep_best
 from wellread.systems.base import Paper, Remembered, Represented
 from wellread.systems.fusion_base import FusionSystem, take
-from wellread.systems.reveal_base import Entries, RevealConfig
-from wellread.systems.step_base import gathered, numbers, same
+from wellread.systems.reveal_base import Entries, RevealConfig, judged
+from wellread.systems.step_base import gathered, numbers
 from wellread.types import CandidateBatch, Inputs, Passage, Reading, TrainingBatch
 
 if TYPE_CHECKING:
@@ -52,8 +53,8 @@ __all__ = ["Reveal", "RevealConfig"]
 ENTRIES_AT = 1000  # where entries stand for encoders that go by distances: too far from the question to matter
 # Of the nets that are added to the reader: their sizes in the config, and those that decide what is stored.
 SIZES = ("head_layers", "key_dim", "num_latents", "compress", "perceiver_layers", "picture_dim", "picture_colours")
-SIZES += ("patches", "patch_width")
-MADE_BY = tuple(f"nets.{name}." for name in ("key_head", "compress", "patches", "glance"))
+SIZES += ("patches", "patch_width", "words")
+MADE_BY = tuple(f"nets.{name}." for name in ("key_head", "compress", "patches", "glance", "words"))
 
 
 class Reveal(FusionSystem):
@@ -68,6 +69,7 @@ class Reveal(FusionSystem):
     Config = RevealConfig
     config: RevealConfig
     retriever: ClassVar[str | None] = "reveal"
+    per_source: ClassVar[frozenset[str]] = frozenset({"gate.weight", "gate.bias"})
     stores = frozenset({"tokens", "states", "keys"})
 
     def __init__(self, config: RevealConfig, reader: EncoderDecoder) -> None:
@@ -94,7 +96,8 @@ class Reveal(FusionSystem):
         return ", ".join(filter(None, (super().memory_cut, made, self.config.picture_encoder)))
 
     def memory_weights(self) -> Mapping[str, Tensor]:
-        named = {name: weight.detach() for name, weight in self.named_parameters() if name.startswith(MADE_BY)}
+        weights = (*self.named_parameters(), *self.named_buffers())
+        named = {name: weight.detach() for name, weight in weights if name.startswith(MADE_BY)}
         return {**super().memory_weights(), **named}
 
     def parts(self) -> dict[str, list[str]]:
@@ -113,7 +116,7 @@ class Reveal(FusionSystem):
         self, tokens: Tensor, mask: Tensor, picture: Tensor | None, picture_mask: Tensor | None, *, segment: int
     ) -> Seen:
         text = self._first_layers(self.reader.encoder, tokens, mask, segment=segment)
-        return self.nets.see(text, mask, picture, picture_mask)
+        return self.nets.see(tokens, text, mask, picture, picture_mask)
 
     # -- retrieve ------------------------------------------------------------------------------------------
 
@@ -187,26 +190,27 @@ class Reveal(FusionSystem):
 
         In training the best are made anew whatever memory holds. positive: candidates that come before all others.
         """
-        fewer = min(self.config.reencoded, candidates.num_passages)
         stored = candidates.states is not None and candidates.keys is not None
         made = None if stored else self._make(candidates)
         keys = candidates.keys.float() if stored else made.keys
         scores = self._scores(probes.detach(), keys.detach(), candidates)
         if positive is not None:
             scores = scores.masked_fill(positive, torch.finfo(torch.float32).max)
-        best = keep_best(scores, candidates.exists, fewer) if fewer else all_columns(candidates.exists)[:, :0]
+        order = keep_best(scores, candidates.exists, candidates.num_passages)
+        best = order[:, : self.config.reencoded]
         rows = torch.arange(len(best), device=best.device)[:, None]
         if not stored:
             return replace(made, best=best, text=made.text[rows, best])
         values = candidates.states.to(self.gate.weight.dtype)
         real = values.ne(0).any(-1)  # a memory's values are padded with zeros
-        near = replace(take(candidates, best), states=None, keys=None)
-        if not (self.training and torch.is_grad_enabled() and fewer):
-            return Entries(keys, values, real, best, self.passage_states(near))
-        made = self._make(near)
-        keys = keys.scatter(1, best[..., None].expand_as(made.keys), made.keys)
-        values = values.scatter(1, best[..., None, None].expand_as(made.values), made.values)
-        return Entries(keys, values, real, best, made.text)
+        tokens = replace(candidates, states=None, keys=None)
+        if not self.training:
+            return Entries(keys, values, real, best, self.passage_states(take(tokens, best)))
+        anew = order[:, : max(self.config.renewed, self.config.reencoded)]
+        made = self._make(take(tokens, anew))
+        keys = keys.scatter(1, anew[..., None].expand_as(made.keys), made.keys)
+        values = values.scatter(1, anew[..., None, None].expand_as(made.values), made.values)
+        return Entries(keys, values, real, best, made.text[:, : best.shape[1]])
 
     def _make(self, candidates: CandidateBatch) -> Entries:
         """All entries as `remember` makes them, [batch, passages, ...], and their text states."""
@@ -259,16 +263,17 @@ class Reveal(FusionSystem):
 
     def represent(self, batch: TrainingBatch, *, with_losses: bool = True) -> Represented:
         """Gated queries and keys, and which entries hold the answer."""
-        candidates, marked = batch.candidates, {"positive": batch.positive, "related": batch.related}
+        candidates, exists = batch.candidates, batch.candidates.exists
         question = self._question(batch.inputs)
         probes, _ = self._probes(question)
         entries = self._entries(candidates, probes, batch.positive)
-        nothing = torch.zeros_like(candidates.exists)
-        facts = {"source": self._sources(candidates), "exists": candidates.exists, "ids": numbers(candidates)}
-        facts |= {name: nothing if part is None else part & candidates.exists for name, part in marked.items()}
+        positive = torch.zeros_like(exists) if batch.positive is None else batch.positive & exists
+        names = {"ids": candidates.ids, "about": batch.about, "known": batch.known, "hidden": batch.hidden}
+        facts = {"source": self._sources(candidates), "exists": exists, "positive": positive}
+        facts |= {name: numbers(each, exists) for name, each in names.items()}
         losses = {}
         if with_losses:
-            losses = self._value_losses(question, entries.values[candidates.exists])
+            losses = self._value_losses(question, entries.values[exists])
             if self.config.generation_weight > 0:
                 reading = self._fuse(candidates, question, probes, entries)
                 found = nll(self.target_log_probs(reading, batch.target), batch.target_mask)
@@ -286,13 +291,8 @@ class Reveal(FusionSystem):
         """L_contra over all entries of a step, "contrastive": a mean over questions that have a right one."""
         probe, key = (gathered(parts, "vectors", name) for name in ("probe", "key"))
         facts = {name: gathered(parts, "facts", name) for name in parts[0].facts}
-        ids, source = facts["ids"], facts["source"].flatten()
+        source, (right, compared) = facts["source"].flatten(), judged(facts)
         with torch.autocast(probe.device.type, enabled=False):
             every = torch.einsum("bsd,nd->bns", probe.float(), key.flatten(0, 1).float())
         scores = every.gather(2, source[None, :, None].expand(len(every), -1, -1))[..., 0] / self.config.temperature
-        own = torch.eye(len(ids), dtype=torch.bool, device=ids.device).repeat_interleave(ids.shape[1], dim=1)
-        marked = (facts["positive"], facts["related"])
-        right, related = (own & each.flatten() | same(ids.masked_fill(~each, 0), ids) for each in marked)
-        compared = facts["exists"].flatten() & (right | ~related)
-        loss = contrastive(scores, right, exists=compared)
-        return {"contrastive": self.config.contrastive_weight * loss}
+        return {"contrastive": self.config.contrastive_weight * contrastive(scores, right, exists=compared)}

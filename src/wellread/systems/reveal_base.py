@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
+import torch
+
 from wellread.config import require
+from wellread.systems.step_base import same
 
 if TYPE_CHECKING:
     from torch import Tensor
 
-__all__ = ["Entries", "RevealConfig"]
+__all__ = ["Entries", "RevealConfig", "judged"]
 
 
 @dataclass(frozen=True)
@@ -21,12 +25,13 @@ class RevealConfig:
     head, begun as copies of the first of F. key_dim: of queries and keys. num_latents, compress: value tokens per
     entry, made by a Perceiver of perceiver_layers or the first of b(z) (appendix B, table 1). sources: of entries, by
     name; gated: weigh them by the question, not all alike. temperature: divides the gated relevance. fusion:
-    attentive; plain: without p(z | x) (appendix F); or none: the question and its picture alone. reencoded: entries
-    whose text is read too, and, in training, which are made anew. train_encoder: b's text layers. picture_dim: width
-    of a patch's features, 0 to read text alone; picture_colours: how many of them, the last ones, are plain colours.
-    patches: of a picture; patch_width: to the width of so many they are averaged. *_weight: of the losses;
-    generation_weight 0 reads nothing (warm start). picture_encoder: the fingerprint of what made the features, filled
-    in by training.
+    attentive; plain: without p(z | x) (appendix F); or none: the question and its picture alone. reencoded: of so
+    many of the best entries the text is read beside the values; renewed: so many of them, and no fewer, are made anew
+    in training, with gradients. train_encoder: b's text layers. picture_dim: width of a patch's features, 0 to read
+    text alone; picture_colours: how many of them, the last ones, are plain colours. patches: of a picture;
+    patch_width: to the width of so many they are averaged. words: find texts by their rare words too. *_weight: of the
+    losses; generation_weight 0 reads nothing (warm start). picture_encoder: the fingerprint of what made the features,
+    filled in by training.
     """
 
     lower_layers: int | None = None
@@ -40,11 +45,13 @@ class RevealConfig:
     temperature: float = 0.05
     fusion: Literal["attentive", "plain", "none"] = "attentive"
     reencoded: int = 2
+    renewed: int = 2
     train_encoder: bool = False
     picture_dim: int = 0
     picture_colours: int = 0
     patches: int = 49
     patch_width: int = 3
+    words: bool = False
     picture_encoder: str = ""
     generation_weight: float = 1.0
     contrastive_weight: float = 1.0
@@ -52,7 +59,8 @@ class RevealConfig:
     alignment_weight: float = 0.01
 
     def __post_init__(self) -> None:
-        for name in ("head_layers", "key_dim", "num_latents", "perceiver_layers", "patches", "patch_width"):
+        sizes = ("head_layers", "key_dim", "num_latents", "perceiver_layers", "patches", "patch_width", "renewed")
+        for name in sizes:
             require(getattr(self, name) >= 1, f"{name}={getattr(self, name)}; it must be at least 1.")
         for name in ("reencoded", "picture_dim", "picture_colours"):
             require(getattr(self, name) >= 0, f"{name}={getattr(self, name)}; it must not be negative.")
@@ -79,3 +87,15 @@ class Entries:
     real: Tensor
     best: Tensor
     text: Tensor
+
+
+def judged(facts: Mapping[str, Tensor]) -> tuple[Tensor, Tensor]:
+    """Of all entries of a step, which are right for each question, and which it is compared with: [questions, entries].
+
+    Neither right nor wrong is what is about the very thing that a right entry is, and what is hidden from a question.
+    """
+    ids, positive = facts["ids"], facts["positive"]
+    own = torch.eye(len(ids), dtype=torch.bool, device=ids.device).repeat_interleave(positive.shape[1], dim=1)
+    right = own & positive.flatten() | same(facts["known"], ids)
+    neither = same(facts["known"], facts["about"]) | same(facts["hidden"], ids)
+    return right, facts["exists"].flatten() & (right | ~neither)

@@ -10,7 +10,6 @@ import torch
 from torch.nn import functional
 
 from wellread.systems.base import Represented
-from wellread.types import CandidateBatch
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -29,19 +28,23 @@ def gathered(parts: Sequence[Represented], kind: str, name: str) -> Tensor:
     return torch.cat(padded)
 
 
-def numbers(candidates: CandidateBatch) -> Tensor:
-    """[batch, passages] int64: equal for equal passages; 0 where nothing is known of a passage."""
-    numbers = torch.zeros(candidates.exists.shape, dtype=torch.int64)
-    for row, names in enumerate(candidates.ids):
-        for column, name in enumerate(names):
+def numbers(names: Sequence[Sequence[str]], exists: Tensor) -> Tensor:
+    """[batch, names] int64 of some names per question: equal for equal ones; 0 where there is none, or "".
+
+    exists: [batch, passages]; there are at least as many numbers as passages.
+    """
+    width = max(exists.shape[1], *map(len, names), 0)
+    numbers = torch.zeros((len(exists), width), dtype=torch.int64)
+    for row, some in enumerate(names):
+        for column, name in enumerate(some):
             digest = hashlib.blake2b(name.encode("utf8", "surrogatepass"), digest_size=7).digest()
-            numbers[row, column] = int.from_bytes(digest, "little") + 1
-    return numbers.to(candidates.exists.device)
+            numbers[row, column] = int.from_bytes(digest, "little") + 1 if name else 0
+    return numbers.to(exists.device)
 
 
 def same(right: Tensor, ids: Tensor) -> Tensor:
     """[questions, questions * passages] bool: which of all passages `ids` [questions, passages] are among a question's
-    own of `right` [questions, passages]; what has the number 0 is like nothing."""
+    own of `right` [questions, names]; what has the number 0 is like nothing."""
     flat = ids.flatten()
     return ((flat[None, :, None] == right[:, None, :]) & (flat != 0)[None, :, None]).any(-1)
 

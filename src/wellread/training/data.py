@@ -164,6 +164,11 @@ class PassageTokens:
         """All passages, in the order they were added."""
         return list(self._row)
 
+    def entity(self, id: str) -> str:
+        """The id of the thing that a passage is about (`metadata["entity"]`), "" where nobody knows."""
+        about = self.about.get(id)
+        return str(about.metadata.get("entity") or "") if about is not None else ""
+
     def without(self, id: str, start: int, end: int) -> list[int]:
         """The tokens of a passage whose text lacks the letters [start, end)."""
         passage = self._corpus.get([id])[0]
@@ -244,19 +249,25 @@ def collate(
         for example in examples
     ]
     candidates = batch_candidates(rows, frame.tokenizer.pad)
-    positive, related = torch.zeros((2, *candidates.exists.shape), dtype=torch.bool)
+    positive = torch.zeros_like(candidates.exists)
     for index, example in enumerate(examples):
-        right = example.question.positive
         for column, name in enumerate(example.ids):
-            about = passages.about.get(name)
-            positive[index, column] = name in right
-            related[index, column] = name not in right and about is not None and about.metadata.get("entity") in right
+            positive[index, column] = name in example.question.positive
     target, target_mask = frame.targets([example.target for example in examples])
     inputs = frame.questions([example.question.text for example in examples])
     if pictures is not None:
         inputs = replace(inputs, **_named(*pictures.features([example.question.picture for example in examples])))
-    tasks = [example.question.task for example in examples]
-    return TrainingBatch(inputs, candidates, target, target_mask, positive, related, tasks)
+    return TrainingBatch(
+        inputs,
+        candidates,
+        target,
+        target_mask,
+        positive,
+        task=[example.question.task for example in examples],
+        known=[example.question.positive for example in examples],
+        hidden=[example.question.hidden for example in examples],
+        about=[[passages.entity(name) for name in example.ids] for example in examples],
+    )
 
 
 def _tokens(question: Question, name: str, passages: PassageTokens) -> Sequence[int]:
