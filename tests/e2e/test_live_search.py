@@ -104,6 +104,7 @@ def test_what_is_found_is_what_the_weights_of_the_step_find(home, tmp_path, monk
     run_recipe(recipe(home, steps=5, every=2, background=False), tmp_path, progress=False)
     assert seen == [(0, 0), (1, 0), (2, 2), (3, 2), (4, 4)]
     assert [row["index_age"] for row in rows(tmp_path)] == [1, 2, 1, 2, 1]
+    assert [row["answerable"] for row in rows(tmp_path)] == [1.0] * 5
 
 
 def test_a_stopped_run_goes_on_to_the_last_bit(home, tmp_path):
