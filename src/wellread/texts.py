@@ -1,6 +1,7 @@
 """Texts for language models that read neighbours: windows of chunks with what was found for each, and their scores.
 
-A window is some chunks of a document, one after the other; its text is scored from its first token on. The neighbours
+A window is some chunks of a document, one after the other; its text is scored from its first token on, with nothing to
+its left, and its first chunk without neighbours: a chunk is written with those of the chunk before it. The neighbours
 of a chunk come from stored lists (`retrieval.neighbours`), their tokens from the database the lists are of. Where the
 database was tokenised with another vocabulary than the model's, the text of a neighbour is tokenised anew.
 """
@@ -9,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 
 import numpy as np
@@ -16,6 +18,7 @@ import torch
 from torch import Tensor
 
 from wellread.bars import progress_bar
+from wellread.config import require
 from wellread.evaluation.language import TextScores
 from wellread.evaluation.overlap import overlap_shares
 from wellread.model import Model
@@ -28,7 +31,12 @@ from wellread.retrieval.chunks import ChunkTexts
 from wellread.retrieval.neighbours import Neighbours
 from wellread.types import CandidateBatch, Inputs, TrainingBatch
 
-__all__ = ["NeighbourTexts", "Windows", "check_language_model", "neighbour_tokens", "score_texts"]
+__all__ = ["LOSSY", "NeighbourTexts", "Windows", "check_language_model", "lossless", "neighbour_tokens", "score_texts"]
+
+LOSSY = (
+    "the tokens of {path} do not decode to its texts: bits per byte leave out what is lost and do not compare with "
+    "those of another tokenizer. Cut the texts with one that loses nothing (wellread chunks cut --learn-tokenizer)."
+)
 
 
 def check_language_model(model: Model, texts: ChunkTexts) -> None:
@@ -46,6 +54,13 @@ def check_language_model(model: Model, texts: ChunkTexts) -> None:
             f"the chunks in {texts.path} have {texts.chunk_tokens} tokens, but this {model.name} reads {size} at once;"
             f" cut them again with --chunk-tokens {size}."
         )
+
+
+def lossless(texts: ChunkTexts, documents: int | None = None) -> bool:
+    """Whether the first documents (None: all) are what their tokens decode to: only then are bits per byte theirs."""
+    count = texts.num_documents if documents is None else min(documents, texts.num_documents)
+    decode = texts.tokenizer.decode
+    return all(decode(texts.document_tokens(each)) == texts.document_text(each) for each in range(count))
 
 
 def neighbour_tokens(
@@ -86,8 +101,8 @@ class Windows:
 class NeighbourTexts:
     """Texts and the lists of neighbours of their chunks. neighbours: None for none. database: what the lists are of.
 
-    tokenizer: the model's. k: neighbours read of every chunk. shuffled: give every chunk those of another one, by this
-    seed; what is left of an improvement then does not come from retrieval.
+    tokenizer: the model's. k: neighbours read of every chunk. shuffled: give every chunk those of a chunk of another
+    document, drawn by this seed; what is left of an improvement then does not come from retrieval.
     """
 
     texts: ChunkTexts
@@ -134,9 +149,18 @@ class NeighbourTexts:
     def numbers(self, chunks: np.ndarray) -> np.ndarray:
         """The neighbours [..., k] of chunk numbers [...] in the database, nearest first, -1 for none."""
         if self.shuffled is not None:
-            order = np.random.default_rng(self.shuffled).permutation(self.texts.num_chunks)
-            chunks = np.where(chunks < 0, -1, order[chunks])
+            chunks = np.where(chunks < 0, -1, self._others[chunks])
         return self.neighbours.of(chunks)[0][..., : self.k]
+
+    @cached_property
+    def _others(self) -> np.ndarray:
+        """For every chunk one of another document, [chunks] int64."""
+        first, count = self.texts.first_chunks, self.texts.num_chunks
+        require(len(first) > 2, f"shuffled={self.shuffled}: {self.texts.path} has one document; it takes two or more.")
+        length = np.diff(first)
+        first, length = np.repeat(first[:-1], length), np.repeat(length, length)
+        drawn = np.random.default_rng(self.shuffled).integers(count - length)
+        return np.where(drawn < first, drawn, drawn + length)
 
     def found(self, chunks: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Tokens and mask [..., k, 2 m] of the neighbours of chunk numbers [...], in the model's vocabulary."""

@@ -247,23 +247,53 @@ def test_answers_train_both_towers(tiny):
     assert not system.passage_tower.training
 
 
-def test_a_question_that_cannot_be_answered_adds_nothing(tiny):
+def test_a_question_that_cannot_be_answered_takes_no_part(tiny):
     system = make(tiny)
     inputs, candidates = tiny.batch()
     span = torch.stack([candidates.tokens[0, 0, 1:3], torch.tensor([1, 1])])
     both = TrainingBatch(plain(tiny, inputs), candidates, span, torch.ones_like(span).bool())
     with torch.no_grad():
-        first = -system.log_likelihood(both.inputs, candidates, span, both.target_mask)[0] / 4
+        first = -system.log_likelihood(both.inputs, candidates, span, both.target_mask)[0] / 2
         torch.testing.assert_close(system.losses(both)["nll"], first, **CLOSE)
+    assert system.units(both) == {"tokens": 2, "questions": 2, "ranked": 2, "asked": 2, "answerable": 1}
     nobody = replace(both, target=torch.ones_like(span))
     assert learnt(system, nobody) == set()
+    assert system.units(nobody)["answerable"] == 0
 
 
-def test_masks_that_do_not_fit_the_answers_are_told(tiny):
+@torch.no_grad()
+@pytest.mark.parametrize("options", [{}, {"null_passage": False}, {"null_only": True}])
+def test_what_can_be_answered_is_known_before_it_is_read(tiny, options):
+    """Masks that fit and do not; spans that stand in a passage, are too long, stand in none, in one that is not there
+    or across a special token."""
+    system = make(tiny, **options)
+    inputs, candidates = tiny.batch(batch=8)
+    spans = plain(tiny, inputs)
+    masked = torch.arange(8)[:, None] < 3
+    inputs = Inputs(torch.where(masked, inputs.tokens, spans.tokens), torch.where(masked, inputs.mask, spans.mask))
+    tokens, exists = candidates.tokens.clone(), candidates.exists.clone()
+    tokens[:, :, :4] = torch.tensor([10, 11, 12, 13])
+    tokens[7, :, 1] = 2
+    exists[2], exists[6] = False, False
+    candidates = replace(candidates, tokens=tokens, exists=exists)
+    target, mask = tiny.target(8)
+    target[3:] = torch.tensor([[10, 11, 1, 0], [10, 11, 12, 13], [20, 21, 1, 0], [10, 11, 1, 0], [10, 2, 12, 1]])
+    mask[1, 2:] = False  # an answer that was cut: a mask too many
+    mask[3:] = target[3:] != 0
+    found = system.log_likelihood(inputs, candidates, target, mask)
+    told = system.answerable(inputs, candidates, target, mask)
+    assert told.tolist() == (~found.isneginf()).tolist()
+    assert told.tolist()[:2] == [True, False]
+    assert told.tolist()[3:] == [not options.get("null_only", False), *[False] * 4]
+
+
+def test_masks_that_are_missing_are_told(tiny):
     inputs, candidates = tiny.batch()
-    short = torch.tensor([[7, 1], [7, 1]])
-    with pytest.raises(ValueError, match="no question has as many masks as its answer has tokens; make the questions"):
-        make(tiny).losses(TrainingBatch(inputs, candidates, short, torch.ones_like(short).bool()))
+    target, mask = tiny.target(2)
+    fewer = inputs.tokens.clone()
+    fewer[1, int(inputs.mask[1].sum()) - 1] = 7  # the last of its masks
+    with pytest.raises(ValueError, match="1 of 2 questions have fewer masks than their answers have tokens; make the"):
+        make(tiny).losses(TrainingBatch(replace(inputs, tokens=fewer), candidates, target, mask))
 
 
 def test_the_inverse_cloze_task(tiny):
@@ -278,8 +308,12 @@ def test_the_inverse_cloze_task(tiny):
     assert set(losses) == {"cloze"}
     torch.testing.assert_close(losses["cloze"], expected.float(), **NEAR)
     assert learnt(system, batch) == {"question_tower", "passage_tower"}
-    mixed = system.losses(replace(batch, task=["cloze", "masked", "cloze"]))
-    assert set(mixed) == {"nll", "cloze"}
+    mixed = replace(batch, task=["cloze", "masked", "cloze"])
+    losses = system.losses(mixed)
+    assert set(losses) == {"nll", "cloze"}
+    said = system.log_likelihood(inputs, candidates, batch.target, batch.target_mask)[1] / batch.target_mask[1].sum()
+    torch.testing.assert_close(losses["nll"], -said, **NEAR)
+    assert system.units(mixed) == {"tokens": 4, "questions": 3, "ranked": 3, "asked": 1, "answerable": 1}
 
 
 @torch.no_grad()

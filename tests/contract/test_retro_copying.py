@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 import torch
 from retro_kit import CLOSE, LENGTH, SIZE, VOCAB, every_log_prob, made, neighbours, nobody, text
@@ -42,6 +44,20 @@ def test_without_neighbours_nothing_is_copied(copying):
     read = every_log_prob(copying, asked, neighbours(only))[1]
     assert torch.isclose(read[:SIZE], plain[1, :SIZE], **CLOSE).all()
     assert not torch.isclose(read[SIZE : 4 * SIZE], plain[1, SIZE : 4 * SIZE], **CLOSE).all(-1).any()
+
+
+def test_a_copy_head_that_is_left_aside_copies_nothing(copying):
+    """Neither where texts are scored nor where they are written; this one reads nothing either."""
+    asked, found = text((LENGTH,)), neighbours(((0, 0, 1, 1, 2, 3),))
+    plain = every_log_prob(copying, asked, nobody(found))
+    assert not torch.allclose(every_log_prob(copying, asked, found), plain, **CLOSE)
+    copying.copy.head.gate.bias.data.fill_(-20.0)  # everything is copied
+    copied = copying.generate(asked, found, max_tokens=SIZE)
+    copying.config = replace(copying.config, copy=False)
+    torch.testing.assert_close(every_log_prob(copying, asked, found), plain, **CLOSE)
+    said = copying.generate(asked, found, max_tokens=SIZE)
+    assert said.tokens.tolist() == copying.generate(asked, nobody(found), max_tokens=SIZE).tokens.tolist()
+    assert said.tokens.tolist() != copied.tokens.tolist()
 
 
 def test_copying_by_hand(copying):

@@ -92,6 +92,26 @@ def test_one_command_is_the_same_as_its_steps(place):
     assert 0 < shared["mean"] < 1
 
 
+def test_overlap_of_texts_and_neighbours_of_two_vocabularies(place):
+    """The same documents cut with another vocabulary: a chunk's neighbours are the chunks that hold its text."""
+    learn = ("--tokenizer", place / "bytes", "--learn-tokenizer", 300, "--split", "train")
+    run("cut", place / "corpus", *learn, *CUT, "--out", place / "database")
+    run("index", place / "database", "--encoder", place / "encoder", "--precision", "fp32", "--layers", 0)
+    run("cut", place / "corpus", "--tokenizer", place / "encoder", *CUT, "--split", "train", "--out", place / "again")
+    run("index", place / "again", "--keys-of", place / "database")
+    lists = place / "again" / "neighbours"
+    run("neighbours", place / "again", "--database", place / "database", "--own", "-k", 4, "--out", lists)
+    shared = run("overlap", place / "again", "--database", place / "database")
+    assert shared["k"] == 4
+    assert shared["mean"] > 0.5
+    assert run("overlap", place / "again", "--database", place / "database", "-k", 1)["mean"] < shared["mean"]
+    run("cut", place / "corpus", *learn, *CUT, "--documents", 8, "--out", place / "other")
+    run("index", place / "other", "--encoder", place / "encoder", "--precision", "fp32", "--layers", 1)
+    arguments = ["overlap", str(place / "again"), "--database", str(place / "other")]
+    refused = CliRunner().invoke(command, arguments)
+    assert "were not found among the chunks of" in str(refused.exception)
+
+
 def test_only_the_first_documents(place):
     made = run(
         "cut", place / "corpus", "--tokenizer", place / "encoder", *CUT, "--documents", 3, "--out", place / "few"

@@ -25,9 +25,10 @@ from wellread.retrieval import open_index
 from wellread.retrieval.vectors import VectorOptions
 from wellread.training import keys, live
 from wellread.training.config import DataConfig, LiveConfig, StageConfig
+from wellread.training.dev import DevQuestions
 from wellread.training.recipes import parse_recipe
 from wellread.training.run import run_recipe
-from wellread.types import Passage, Probe
+from wellread.types import Candidates, Passage, Probe
 
 RIVERS = ("Vltava", "Danube", "Seine", "Thames", "Tiber", "Ebro", "Rhine", "Oder")
 CITIES = ("Prague", "Vienna", "Paris", "London", "Rome", "Zaragoza", "Cologne", "Wroclaw")
@@ -104,6 +105,7 @@ def test_what_is_found_is_what_the_weights_of_the_step_find(home, tmp_path, monk
     run_recipe(recipe(home, steps=5, every=2, background=False), tmp_path, progress=False)
     assert seen == [(0, 0), (1, 0), (2, 2), (3, 2), (4, 4)]
     assert [row["index_age"] for row in rows(tmp_path)] == [1, 2, 1, 2, 1]
+    assert [row["answerable"] for row in rows(tmp_path)] == [1.0] * 5
 
 
 def test_a_stopped_run_goes_on_to_the_last_bit(home, tmp_path):
@@ -214,6 +216,17 @@ def test_with_frozen_passages_stored_keys_are_read(home, tmp_path, monkeypatch):
     assert all(same)
     moved = zip(before.question_tower.parameters(), after.question_tower.parameters())
     assert not all(torch.equal(*pair) for pair in moved)
+
+
+def test_dev_results_say_how_often_an_answer_was_found(home):
+    model, questions = load_model(home / "model"), read_questions(home / "qa.jsonl")
+    tokens = dict(zip([passage.id for passage in PASSAGES], model.frame.passages(PASSAGES)))
+    # Two get their own passage beside another one, four the one before, one gets nothing.
+    ids = [("p0", "p1"), ("p1", "p2"), ("p2",), ("p3",), ("p4",), ("p5",), ()]
+    found = [Candidates(each, (0.0,) * len(each)) for each in ids]
+    dev = DevQuestions(questions[1:], found, tokens)(model)
+    assert dev["recall"] == pytest.approx(100 * 2 / 7)
+    assert dev["n"] == 7
 
 
 def test_inverse_cloze_reads_its_own_passage_less_the_sentence(home, tmp_path):

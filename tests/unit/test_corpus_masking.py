@@ -237,6 +237,23 @@ def test_a_share_of_all_words_is_masked_in_order():
     assert several
 
 
+@pytest.mark.parametrize("finder", ["random-spans", "random-tokens"])
+def test_a_share_of_the_words_is_no_more_of_them_in_long_spans(finder):
+    sentence = " ".join(f"word{number}" for number in range(40)) + "."
+    passages = [Passage(f"p{number}", f"N{number} {sentence}") for number in range(40)]
+    questions = make(passages, finder=finder, tokens=lambda text: text.count(" ") + 1, share=0.15, most_words=60)
+    masked = [len(question.answers[0].split()) for question in questions]
+    assert len(masked) == 40
+    assert max(masked) == 6  # of 41 words
+    assert sum(masked) / 40 > 5.5  # spans that fit are found nearly always
+
+
+def test_of_names_at_least_one_is_masked_however_long():
+    text = "The man was called Johann Sebastian Bach by all of his many friends."
+    (question,) = make([Passage("p", text)], finder=Fixed("Johann Sebastian Bach"), tokens=letters, share=0.1)
+    assert question.answers == ("Johann Sebastian Bach",)
+
+
 def test_long_sentences_are_left_out_by_their_tokens():
     every = {question.id: question for question in make(tokens=letters, per_passage=5)}
     short = {question.id for question in make(tokens=letters, per_passage=5, most_tokens=12)}

@@ -154,6 +154,24 @@ def test_documents_without_a_counted_chunk_stay_in_the_pairs(runs, claim):
         runs.score(TextVariant(training, TextAsk(k=2, overlap=-1.0)), 0, progress=False)
 
 
+def test_a_model_may_be_asked_with_other_options(runs, claim):
+    """A copy head that was trained is left aside, and its scores lie beside those with it."""
+    first = claim.variants["trained"].training
+    changes = {**first.changes, "system": {**first.changes["system"], "copy_neighbours": True}}
+    training = replace(first, name="copies", changes=changes)
+    runs.train(training, 0, progress=False)
+    ask = TextAsk(k=2)
+    found = [TextVariant(training, each) for each in (ask, replace(ask, options={"copy": False}), ask)]
+    bits = [sum(runs.score(variant, 0, progress=False)["bits"]) for variant in found]
+    assert bits[0] == bits[2]
+    assert abs(bits[0] - bits[1]) > 0.1
+
+
+def test_scores_that_were_kept_before_there_were_options_are_found():
+    assert text_run._asked(TextAsk(k=2)) == {"k": 2, "share": 1.0, "shuffled": False, "overlap": 1.0}
+    assert text_run._asked(TextAsk(shuffled=True))["shuffled"] == "other documents"  # and not those of any chunk
+
+
 def test_what_is_missing_and_what_is_to_be_done(runs, claim):
     assert runs.missing(claim) == []
     gone = replace(claim.variants["start"].training, held=Path("nowhere/held"))

@@ -17,7 +17,7 @@ from wellread.model import build_model, load_model
 from wellread.nn.tokenizers import Tokenizer, train_tokenizer
 from wellread.retrieval.chunk_database import fingerprint_of
 from wellread.retrieval.chunks import ChunkTexts, Document, write_chunks
-from wellread.texts import NeighbourTexts, Windows, score_texts
+from wellread.texts import NeighbourTexts, Windows, lossless, score_texts
 from wellread.training.config import TextsConfig
 from wellread.training.recipes import parse_recipe
 from wellread.training.run import run_recipe
@@ -128,12 +128,28 @@ def test_neighbours_of_another_vocabulary_are_tokenised_anew(folder):
     assert (tokens[1, 1] == tokens[0, 0]).all()
 
 
-def test_shuffled_neighbours_are_those_of_other_chunks(source):
+@pytest.mark.parametrize("seed", range(5))
+def test_shuffled_neighbours_are_those_of_chunks_of_other_documents(folder, source, seed, tmp_path):
+    """A chunk's only neighbour here is the chunk itself, so that it says whose neighbours were given."""
     chunks = np.arange(source.texts.num_chunks)
-    moved = replace(source, shuffled=1)
-    assert sorted(map(tuple, moved.numbers(chunks))) == sorted(map(tuple, source.numbers(chunks)))
-    assert (moved.numbers(chunks) != source.numbers(chunks)).any()
+    write_lists(tmp_path / "own", source.texts, chunks[:, None])
+    words = source.tokenizer
+    where = (folder / "chunks", tmp_path / "own", None)
+    moved = NeighbourTexts.open(*where, tokenizer=words, k=1, shuffled=seed)
+    whose = moved.numbers(chunks)[:, 0]
+    assert (source.texts.documents(whose) != source.texts.documents(chunks)).all()
+    assert set(source.texts.documents(whose).tolist()) == set(range(6))
+    assert (moved.numbers(chunks[::-1]) == moved.numbers(chunks)[::-1]).all()
     assert (moved.numbers(np.array([-1])) == -1).all()
+    assert (NeighbourTexts.open(*where, tokenizer=words, k=1, shuffled=seed + 5).numbers(chunks)[:, 0] != whose).any()
+
+
+def test_one_document_cannot_be_shuffled(source, tmp_path):
+    alone = write_chunks(lambda: [Document("x", story(1, 40))], source.tokenizer, tmp_path / "x", chunk_tokens=SIZE)
+    write_lists(tmp_path / "n", alone, np.zeros((alone.num_chunks, 1), np.int64))
+    moved = NeighbourTexts.open(alone.path, tmp_path / "n", None, tokenizer=source.tokenizer, k=1, shuffled=0)
+    with pytest.raises(ValueError, match=r"shuffled=0: .*x has one document; it takes two or more"):
+        moved.numbers(np.arange(2))
 
 
 def test_overlap_is_that_with_the_neighbours(source):
@@ -267,6 +283,22 @@ def test_a_run_is_trained_by_one_process_at_a_time(folder, tmp_path):
         run_recipe(parse_recipe(given), tmp_path / "run", progress=False)
     assert not (tmp_path / "run" / "recipe.json").exists()
     assert run_recipe(parse_recipe(given), tmp_path / "run", progress=False).finished
+
+
+def test_held_out_texts_that_were_not_cut_without_loss_are_told(folder, model, tmp_path, caplog):
+    words = train_tokenizer([story(1, 40)], 200)
+    texts = write_chunks(lambda: [Document("x", story(1, 40).title())], words, tmp_path / "x", chunk_tokens=SIZE)
+    assert not lossless(texts)
+    assert lossless(ChunkTexts.open(folder / "chunks"))
+    lossy = build_model("retro", {"chunk_tokens": SIZE, "cross_layers": [1]}, model.system.reader, words)
+    config = TextsConfig(chunks=texts.path, k=0, dev=texts.path)
+    open_texts(config, lossy, batch_size=1, seed=0, precision="fp32")
+    assert f"the tokens of {texts.path} do not decode to its texts: bits per byte leave out" in caplog.text
+    caplog.clear()
+    open_texts(
+        TextsConfig(chunks=folder / "chunks", k=0, dev=folder / "chunks"), model, batch_size=1, seed=0, precision="fp32"
+    )
+    assert not caplog.text
 
 
 def test_fitting_leaves_the_reader_as_it_was(folder, model, tmp_path):

@@ -171,6 +171,32 @@ def test_accumulating_pieces_gives_the_same_as_the_whole(make, tiny, tmp_path):
             assert one == pytest.approx(other, rel=1e-3)
 
 
+def test_pieces_of_questions_that_take_no_part_change_nothing(make, tiny, tmp_path):
+    """One question is asked for its passage, one has a mask too many; two can be answered."""
+
+    class Mixed(Source):
+        def batch(self, step: int, part: int = 0, parts: int = 1) -> TrainingBatch:
+            whole = super().batch(step)
+            whole.target_mask[1, 2:] = False
+            tasks = ["masked", "masked", "cloze", "masked"]
+            rows = slice(part * 4 // parts, (part + 1) * 4 // parts)
+            return replace(rows_of(whole, rows), task=tasks[rows])
+
+    logs = []
+    for accumulate in (1, 2, 4):
+        model = replace(make(), name="realm", system=tiny.system("realm", "bert", tower_layers=2))
+        config = replace(
+            CONFIG, accumulate=accumulate, steps=3, optimizer="adafactor", save_every=0, learning_rate=1e-4
+        )
+        train(model, Mixed(tiny), config, out=tmp_path / str(accumulate), progress=False)
+        logs.append(log_of(tmp_path / str(accumulate)))
+    for one, *others in zip(*logs, strict=True):
+        assert one["answerable"] == pytest.approx(2 / 3, abs=1e-4)
+        assert one["nll"] > 1
+        for other in others:
+            assert other == pytest.approx(one, rel=1e-3)
+
+
 def test_activation_checkpointing_changes_nothing(make, tiny, tmp_path):
     found = []
     for on in (False, True):

@@ -35,13 +35,15 @@ class Training:
 @dataclass(frozen=True)
 class TextAsk:
     """How a trained model reads held-out texts. k: neighbours of a chunk, 0 for none. share: of the database's
-    documents. shuffled: every chunk gets the neighbours of another one. overlap: only chunks of which the neighbours
-    (all that are listed of the whole database) hold at most this share word for word."""
+    documents. shuffled: every chunk gets the neighbours of one of another document. overlap: only chunks of which the
+    neighbours (all that are listed of the whole database) hold at most this share word for word. options: of the
+    system, changed for asking."""
 
     k: int = 2
     share: float = 1.0
     shuffled: bool = False
     overlap: float = 1.0
+    options: Mapping[str, Any] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -49,7 +51,7 @@ class TextVariant:
     """A training and how it is asked: one point of our figure."""
 
     training: Training
-    ask: TextAsk = TextAsk()
+    ask: TextAsk = field(default_factory=TextAsk)
     x: float = 0.0
     series: str = "ours"
 

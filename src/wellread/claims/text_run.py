@@ -159,12 +159,12 @@ class TextRuns:
     def _scores(self, training: Training, ask: TextAsk, seed: int, *, progress: bool) -> TextScores:
         """The scores of all chunks of the held-out documents; made now unless they were before."""
         held = ChunkTexts.open(training.held)
-        asked = {**asdict(ask), "texts": held.fingerprint, "limit": self.settings.limit, "listed": LISTED}
+        asked = {**_asked(ask), "texts": held.fingerprint, "limit": self.settings.limit, "listed": LISTED}
         asked["database"] = ChunkTexts.open(training.database).fingerprint if ask.k else None
         file = self.folder(training, seed) / f"scored-{_hash(asked)}.json"
         if not file.is_file():
             recipe = parse_recipe(self.written(training, seed))
-            model = load_model(self.folder(training, seed) / "last")
+            model = load_model(self.folder(training, seed) / "last", options=ask.options)
             windows = Windows(held, recipe.texts.sequence_chunks, documents=self.settings.limit)
             source = self._source(training, ask, model.frame.tokenizer)
             scores = score_texts(model, source, windows, precision=recipe.training.precision, progress=progress)
@@ -210,7 +210,7 @@ def run_text_claim(
     plan = _hash(
         {
             name: [
-                asdict(each.ask),
+                _asked(each.ask),
                 settings.limit,
                 *(runs.folder(each.training, n).name for n in range(settings.seeds)),
             ]
@@ -281,6 +281,12 @@ def _variant(runs: TextRuns, name: str, variant: TextVariant, measured: Measured
         "recipes": [folder.name for folder in folders],
         "seconds": [json.loads((folder / DONE).read_text(encoding="utf8"))["seconds"] for folder in folders],
     }
+
+
+def _asked(ask: TextAsk) -> dict[str, Any]:
+    """What tells scores from others. Where a field would say the same of all scores of before, it is left out."""
+    asked = asdict(ask) | {"shuffled": "other documents" if ask.shuffled else False}
+    return {name: value for name, value in asked.items() if name != "options" or value}
 
 
 def _counting(scores: TextScores, chosen: np.ndarray) -> TextScores:

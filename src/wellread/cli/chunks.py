@@ -13,8 +13,6 @@ import click
 from wellread.cli.output import POSITIVE, emit, json_option, say
 
 if TYPE_CHECKING:
-    import numpy as np
-
     from wellread.corpus.store import Corpus
     from wellread.nn.tokenizers import Tokenizer
     from wellread.retrieval.chunks import ChunkTexts, Document
@@ -45,7 +43,8 @@ _cut_options = _options(
         default="default",
         show_default=True,
         metavar="FOLDER",
-        help="Folder with a tokenizer.json, or `default`: that of the key encoder, all-MiniLM-L6-v2.",
+        help="Folder with a tokenizer.json, or `default`: that of the key encoder, all-MiniLM-L6-v2, which loses case "
+        "and accents: good for neighbours, not for bits per byte (--learn-tokenizer is).",
     ),
     click.option(
         "--learn-tokenizer",
@@ -293,42 +292,33 @@ def build(
 def overlap(chunks: Path, database: Path, lists: Path | None, k: int | None, out: Path | None, as_json: bool) -> None:
     """How much of CHUNKS is in their neighbours: the longest run of tokens in common, as a share of the chunk.
 
+    Neighbours of another vocabulary are tokenised anew with that of CHUNKS.
+
     \b
     Example:
       wellread chunks overlap chunks/valid --database chunks/database --out overlap.npy
     """
     import numpy as np
 
+    from wellread.bars import progress_bar
     from wellread.retrieval.chunks import ChunkTexts
     from wellread.retrieval.neighbours import Neighbours
+    from wellread.texts import NeighbourTexts
 
-    texts, source = ChunkTexts.open(chunks), ChunkTexts.open(database)
-    found = Neighbours.open(lists or chunks / "neighbours")
-    found.check(texts=texts)
-    shares = _overlaps(texts, source, found, k or found.k)
+    words, lists = ChunkTexts.open(chunks).tokenizer, lists or chunks / "neighbours"
+    source = NeighbourTexts.open(chunks, lists, database, tokenizer=words, k=k or Neighbours.open(lists).k)
+    parts = range(0, source.texts.num_chunks, OVERLAPPED)
+    numbers = np.arange(source.texts.num_chunks)
+    found = [source.overlap(numbers[first : first + OVERLAPPED]) for first in progress_bar(parts, desc="overlap")]
+    shares = np.concatenate(found)
     if out is not None:
         np.save(out, shares)
     at_most = {f"{bound:g}": round(float((shares <= bound).mean()), 4) for bound in BOUNDS}
-    result = {"chunks": len(shares), "k": k or found.k, "mean": round(float(shares.mean()), 4), "at_most": at_most}
+    result = {"chunks": len(shares), "k": source.k, "mean": round(float(shares.mean()), 4), "at_most": at_most}
     human = f"{len(shares):,} chunks, mean share {result['mean']:.1%}; " + ", ".join(
         f"{share:.1%} of them at most {bound}" for bound, share in at_most.items()
     )
     emit(result, as_json, human)
-
-
-def _overlaps(texts: ChunkTexts, source: ChunkTexts, found: Neighbours, k: int) -> np.ndarray:
-    import numpy as np
-
-    from wellread.bars import progress_bar
-    from wellread.evaluation.overlap import overlap_shares
-
-    parts = []
-    for first in progress_bar(range(0, texts.num_chunks, OVERLAPPED), desc="overlap"):
-        numbers = np.arange(first, min(first + OVERLAPPED, texts.num_chunks))
-        tokens, mask = texts.values(numbers, parts=1)
-        values, real = source.values(found.of(numbers)[0][:, :k])
-        parts.append(overlap_shares(tokens, mask.sum(-1), values, real.sum(-1)))
-    return np.concatenate(parts)
 
 
 def _tokenizer(passages: Corpus, splits: tuple[str, ...], options: dict[str, Any]) -> Tokenizer:

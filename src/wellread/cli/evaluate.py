@@ -31,7 +31,11 @@ OF_QUESTIONS = (
 @click.command()
 @answering_options
 @click.option("--questions", default=None, help="File of questions with answers, FILE[?FIELD=VALUE].")
-@click.option("--texts", default=None, help="Instead of questions: a folder of chunks, for bits per byte.")
+@click.option(
+    "--texts",
+    default=None,
+    help="Instead of questions: a folder of chunks, for bits per byte (cut with a tokenizer that loses nothing).",
+)
 @click.option(
     "--neighbours", multiple=True, help="With --texts: lists of neighbours, FOLDER or NAME=FOLDER; repeatable."
 )
@@ -39,9 +43,11 @@ OF_QUESTIONS = (
 @click.option("-k", "k", multiple=True, default=(2,), type=click.IntRange(min=0), help="With --texts; repeatable.")
 @click.option("--sequence-chunks", default=8, show_default=True, type=POSITIVE, help="With --texts: read at once.")
 @click.option(
-    "--overlap", is_flag=True, help="With --texts: by the share of a chunk its neighbours hold word for word."
+    "--overlap",
+    is_flag=True,
+    help="With --texts: by the share of a chunk that its neighbours, all that are listed, hold word for word.",
 )
-@click.option("--shuffled", default=None, type=int, metavar="SEED", help="With --texts: other chunks' neighbours too.")
+@click.option("--shuffled", default=None, type=int, metavar="SEED", help="With --texts: another document's, too.")
 @click.option("--split", default=None, help="Only the questions of this split.")
 @click.option(
     "--limit", default=None, type=POSITIVE, help="This many questions, evenly spaced; or the first documents."
@@ -67,7 +73,7 @@ def command(as_json: bool, keep: str | None, run_out: str | None, **choice: Any)
     and EM, F1 or accuracy that count only where the proof is ranked first.
 
     With --texts, how many bits per byte a language model needs for held-out texts, with and without neighbours, with
-    the paired interval of the difference over documents.
+    the paired interval of the difference over documents; `lossless` says whether the tokens hold all of the texts.
 
     \b
     Examples:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping
+from dataclasses import replace
+from itertools import groupby
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -24,14 +26,18 @@ def evaluate_texts(choice: Mapping[str, Any]) -> tuple[dict[str, Any], str]:
     from wellread.config import parse_settings
     from wellread.model import load_model
     from wellread.retrieval.chunks import ChunkTexts
-    from wellread.texts import Windows, check_language_model
+    from wellread.texts import LOSSY, Windows, check_language_model, lossless
 
-    if choice["overlap"] and not (choice["neighbours"] and max(choice["k"])):
-        raise ValueError("--overlap needs neighbours to compare with; give --neighbours.")
+    for option, given in {"--overlap": choice["overlap"], "--shuffled": choice["shuffled"] is not None}.items():
+        if given and not (choice["neighbours"] and max(choice["k"])):
+            raise ValueError(f"{option} needs neighbours to compare with; give --neighbours.")
     model = load_model(choice["model"], system=choice["system"], options=parse_settings(choice["settings"]))
     texts = ChunkTexts.open(choice["texts"])
     check_language_model(model, texts)
     windows = Windows(texts, choice["sequence_chunks"], documents=choice["limit"])
+    whole = lossless(texts, choice["limit"])
+    if not whole:
+        say(LOSSY.format(path=texts.path))
     began = time.perf_counter()
     sources = _sources(choice, model)
     scored = {name: _score(model, source, windows, name, choice) for name, source in sources.items()}
@@ -41,10 +47,11 @@ def evaluate_texts(choice: Mapping[str, Any]) -> tuple[dict[str, Any], str]:
         "documents": len(set(scored[NONE].documents.tolist())),
         "tokens": int(scored[NONE].tokens.sum()),
         "bytes": int(scored[NONE].bytes.sum()),
-        "bits_per_byte": rows[min(1, len(rows) - 1)]["bits_per_byte"],
-        "bits_per_byte_without": rows[0]["bits_per_byte"],
+        "lossless": whole,
+        "bits_per_byte": {row["neighbours"]: row["bits_per_byte"] for row in rows},
         "rows": rows,
-        "overlap": _overlap(sources, scored, choice["seed"]) if choice["overlap"] else [],
+        "own_less_shuffled": _own_less_shuffled(scored, choice),
+        "overlap": _overlap(sources, scored, choice) if choice["overlap"] else [],
         "seconds": round(time.perf_counter() - began, 1),
     }
     return result, _told(result)
@@ -67,8 +74,8 @@ def _sources(choice: Mapping[str, Any], model: Model) -> dict[str, NeighbourText
         raise ValueError(f"--neighbours: two lists have the name {twice!r}; give each one of its own, NAME=FOLDER.")
     for name, folder in lists:
         for k in sorted(set(choice["k"]) - {0}):
-            found[f"{name} k={k}"] = opened(folder, k)
-    if choice["shuffled"] is not None and lists:
+            found[_read(name, k)] = opened(folder, k)
+    if choice["shuffled"] is not None:
         name, folder = lists[-1]
         found[f"{name} {SHUFFLED}"] = opened(folder, max(choice["k"]), choice["shuffled"])
     return found
@@ -78,6 +85,11 @@ def _named(text: str) -> tuple[str, str]:
     """NAME=FOLDER, or FOLDER, which then is its own name."""
     name, sign, folder = text.partition("=")
     return (name, folder) if sign else (Path(text).name, text)
+
+
+def _read(name: str, k: int) -> str:
+    """What a list of which k neighbours are read is called."""
+    return f"{name} k={k}"
 
 
 def _score(model: Model, source: NeighbourTexts, windows: Windows, name: str, choice: Mapping[str, Any]) -> TextScores:
@@ -101,16 +113,31 @@ def _rows(sources: Mapping[str, NeighbourTexts], scored: Mapping[str, TextScores
     return rows
 
 
+def _own_less_shuffled(scored: Mapping[str, TextScores], choice: Mapping[str, Any]) -> dict[str, Any] | None:
+    """Bits per byte with a chunk's own neighbours less those with another's, of the list that was shuffled."""
+    from wellread.evaluation.language import bits_difference
+
+    if choice["shuffled"] is None:
+        return None
+    name, _ = _named(choice["neighbours"][-1])
+    own, other = scored[_read(name, max(choice["k"]))], scored[f"{name} {SHUFFLED}"]
+    return bits_difference(own, other, seed=choice["seed"]).to_json()
+
+
 def _overlap(
-    sources: Mapping[str, NeighbourTexts], scored: Mapping[str, TextScores], seed: int
+    sources: Mapping[str, NeighbourTexts], scored: Mapping[str, TextScores], choice: Mapping[str, Any]
 ) -> list[dict[str, Any]]:
-    """By overlap with the neighbours of the list and number named last, shuffled ones aside."""
+    """Of every list, by overlap with all neighbours that it holds, however many of them are read."""
     from wellread.evaluation.language import by_overlap
 
-    names = [name for name in sources if name != NONE and not name.endswith(SHUFFLED)]
-    last = names[-1]
-    overlap = sources[last].overlap(scored[last].chunks)
-    return by_overlap({last: scored[last], NONE: scored[NONE]}, overlap, against=NONE, seed=seed)
+    rows = []
+    for name, _ in map(_named, choice["neighbours"]):
+        most = _read(name, max(choice["k"]))
+        listed = replace(sources[most], k=sources[most].neighbours.k)
+        overlap = listed.overlap(scored[most].chunks)
+        found = by_overlap({most: scored[most], NONE: scored[NONE]}, overlap, against=NONE, seed=choice["seed"])
+        rows += [{"list": name, "listed": listed.k, **row} for row in found]
+    return rows
 
 
 def _told(result: Mapping[str, Any]) -> str:
@@ -126,8 +153,11 @@ def _told(result: Mapping[str, Any]) -> str:
         for row in result["rows"]
     ]
     parts = [f"{result['documents']} documents, {result['bytes']:,} bytes", to_markdown(rows).rstrip()]
-    if result["overlap"]:
-        parts.append(to_markdown([_overlap_row(row) for row in result["overlap"]]).rstrip())
+    if result["own_less_shuffled"]:
+        parts.append(f"own neighbours less those of other chunks: {_difference(result['own_less_shuffled'])}")
+    for (name, listed), found in groupby(result["overlap"], lambda row: (row["list"], row["listed"])):
+        parts.append(f"by overlap with the {listed} neighbours that {name} lists:")
+        parts.append(to_markdown([_overlap_row(row) for row in found]).rstrip())
     return "\n\n".join(parts)
 
 

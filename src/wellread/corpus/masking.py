@@ -3,8 +3,8 @@
 ReAtt (Jiang et al., 2022, section 3.3) adapts to a collection by them: "randomly choose one sentence from a document
 and mask one entity"; REALM (Guu et al., 2020, section 3.4) pre-trains by them. Differences: what is masked is masked
 wherever it stands in the sentence. One question masks one thing, by one mask however long it is, or, for models that
-fill in every mask with one token, by as many masks as it has tokens (`tokens`); or a share of what is found (BERT's
-random words, 15 % of a text).
+fill in every mask with one token, by as many masks as it has tokens (`tokens`); or several things, which hold a share
+of the words (BERT's random words, 15 % of a text).
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ import re
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 
-from wellread.corpus.salient import Span, SpanFinder, drawn, sentence_spans, span_finder
+from wellread.corpus.salient import WORD, Span, SpanFinder, drawn, sentence_spans, span_finder
 from wellread.corpus.store import Corpus
 from wellread.types import Passage, Question
 
@@ -75,7 +75,8 @@ def masked_questions(
     most_words: longer sentences are left out, since questions are cut at the frame's question_tokens.
     tokens: how many tokens a text is for the model that is trained; what is masked then stands once in its sentence,
     and gets as many masks. most_tokens: sentences of more tokens are left out, so that no mask is cut off. share: mask
-    this share of what the finder finds, at least one, and the answer is all of it in order (needs `tokens`).
+    this share of the sentence's words and no more, but at least one span, and the answer is all of it in order (needs
+    `tokens`).
     report: filled while questions are drawn.
 
     Which sentence and which span is a function of the seed and the passage, whatever stands around it. ValueError
@@ -180,13 +181,15 @@ class _Masking:
         return None
 
     def _several(self, sentence: str, spans: Sequence[Span]) -> tuple[str, str, str] | None:
-        """The same of a share of the spans, each masked where it stands."""
-        wanted, chosen = max(round(self.share * len(spans)), 1), []
+        """The same of spans that hold a share of the words, each masked where it stands."""
+        missing, chosen = max(round(self.share * len(WORD.findall(sentence))), 1), []
         for span in spans:
+            words = len(WORD.findall(sentence, span.start, span.end))
             apart = all(span.end <= other.start or other.end <= span.start for other in chosen)
-            if apart and len(chosen) < wanted:
+            if apart and words <= missing:
                 chosen.append(span)
-        chosen.sort(key=lambda span: span.start)
+                missing -= words
+        chosen = sorted(chosen or spans[:1], key=lambda span: span.start)
         starts, ends = [0, *(span.end for span in chosen)], [*(span.start for span in chosen), len(sentence)]
         pieces = [sentence[start:end] for start, end in zip(starts, ends)]
         if not chosen or self.mask in sentence or sum(len(_words(each).split()) for each in pieces) < LEFT_WORDS:

@@ -16,7 +16,7 @@ from typing import Any, Protocol
 
 from wellread.registry import Registry
 
-__all__ = ["SPAN_FINDERS", "Span", "SpanFinder", "drawn", "sentence_spans", "span_finder"]
+__all__ = ["SPAN_FINDERS", "WORD", "Span", "SpanFinder", "drawn", "sentence_spans", "span_finder"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -301,7 +301,7 @@ def drawn(*key: str | int) -> float:
     return int.from_bytes(hashlib.blake2b(joined, digest_size=6).digest(), "big") / (1 << 48)
 
 
-_WORD = re.compile(r"\w+(?:[-'’.,]\w+)*")
+WORD = re.compile(r"\w+(?:[-'’.,]\w+)*")
 _LONGEST_RUN = 10
 _GO_ON = 0.8
 
@@ -312,7 +312,7 @@ class RandomTokens:
     name = "random-tokens"
 
     def find(self, sentences: Sequence[str]) -> list[list[Span]]:
-        return [[Span(*match.span(), "WORD") for match in _WORD.finditer(sentence)] for sentence in sentences]
+        return [[Span(*match.span(), "WORD") for match in WORD.finditer(sentence)] for sentence in sentences]
 
 
 class RandomSpans:
@@ -325,7 +325,7 @@ class RandomSpans:
         return [[*self._spans(sentence)] for sentence in sentences]
 
     def _spans(self, text: str) -> Iterator[Span]:
-        words = [match.span() for match in _WORD.finditer(text)]
+        words = [match.span() for match in WORD.finditer(text)]
         for index, (start, _) in enumerate(words):
             length = 1
             while length < _LONGEST_RUN and drawn("length", text, index, length) < _GO_ON:

@@ -229,6 +229,14 @@ class System(nn.Module, ABC):
         """Named numbers of the weights that the log of a training tells beside the losses."""
         return {}
 
+    def units(self, batch: TrainingBatch) -> dict[str, int]:
+        """What losses are means over, in a part of a step: target tokens, questions, questions with something to rank.
+
+        A system that may be asked what it cannot say adds "asked" and "answerable", of which the log tells the share.
+        """
+        ranked = int((batch.candidates.exists.sum(-1) > 1).sum())
+        return {"tokens": int(batch.target_mask.sum()), "questions": batch.inputs.batch, "ranked": ranked}
+
     @property
     def compares_questions(self) -> bool:
         """Whether there is a loss over all questions of a step; `represent` and `joint_losses` then give it."""

@@ -33,7 +33,7 @@ __all__ = ["MarginalSystem"]
 class MarginalSystem(System):
     """p(y | x) = sum over passages of p(y | z, x) p(z | x), with masks filled in or spans cut out.
 
-    config.span_tokens: the longest span.
+    config.span_tokens: the longest span. config.null_passage: whether an empty passage is read too.
     """
 
     config: Any
@@ -56,6 +56,21 @@ class MarginalSystem(System):
             columns = given.shape[1] - reading.extras["null"].shape[1]
             return functional.pad(given[:, :columns], (0, candidates.num_passages - columns), value=-torch.inf)
         return log_sum(prior + given)
+
+    def answerable(self, inputs: Inputs, candidates: CandidateBatch, target: Tensor, target_mask: Tensor) -> Tensor:
+        """Whether `log_likelihood` is above -inf, told without reading: [batch] bool."""
+        masks, wanted = self.masks(inputs), without_end(target, target_mask, self.reader.end_token)
+        tokens, count = candidates.tokens.flatten(0, 1), candidates.num_passages
+        words = self._words(tokens, (candidates.mask & candidates.exists[..., None]).flatten(0, 1))
+        repeated = (part.repeat_interleave(count, 0) for part in (target, wanted))
+        spans = matching(tokens, *repeated, self.config.span_tokens) & spans_within(words, self.config.span_tokens)
+        cut = spans.flatten(1).any(1).unflatten(0, (-1, count)).any(1) & self.reads_passages
+        reads = candidates.exists.any(1) | self.config.null_passage
+        return torch.where(masks > 0, (masks == wanted.sum(1)) & reads, cut)
+
+    def masks(self, inputs: Inputs) -> Tensor:
+        """How many masks every question holds, [batch]."""
+        return ((inputs.tokens == self.reader.mask_token) & inputs.mask).sum(1)
 
     def _given_each(self, reading: Reading, target: Tensor, target_mask: Tensor) -> tuple[Tensor, Tensor]:
         """log p(z | x) as the answering head sums by it, and log p(y | z, x): [batch, columns] float32 each."""
@@ -111,9 +126,14 @@ class MarginalSystem(System):
     def _span_shares(self, parts: Columns) -> Tensor:
         """log p(span | z, x) of all pairs, [rows, tokens, span_tokens]."""
         flat, longest = parts.flat(), self.config.span_tokens
+        return log_shares(
+            self.spans(flat.states, longest), spans_within(self._words(flat.tokens, flat.copyable), longest)
+        )
+
+    def _words(self, tokens: Tensor, real: Tensor) -> Tensor:
+        """Which tokens an answer may be cut from."""
         special = [self.reader.start_token, self.reader.end_token, self.reader.pad_token, self.reader.mask_token]
-        words = flat.copyable & ~torch.isin(flat.tokens, flat.tokens.new_tensor(special))
-        return log_shares(self.spans(flat.states, longest), spans_within(words, longest))
+        return real & ~torch.isin(tokens, tokens.new_tensor(special))
 
     @torch.no_grad()
     def generate(

@@ -39,6 +39,7 @@ from wellread.nn.span_head import SpanHead
 from wellread.nn.tower import Pool, Tower
 from wellread.reading.batching import by_length, take_rows
 from wellread.reading.keeping import all_columns
+from wellread.reading.marginal import without_end
 from wellread.reading.pairing import Pairs, join
 from wellread.systems.base import Paper, Remembered
 from wellread.systems.marginal_base import MarginalSystem
@@ -208,29 +209,44 @@ class Realm(MarginalSystem):
     # -- learn ---------------------------------------------------------------------------------------------
 
     def losses(self, batch: TrainingBatch) -> dict[str, Tensor]:
-        """nll: of the marginal, over the target's tokens. cloze: of the own passage, over questions."""
-        asked = torch.tensor([task == CLOZE for task in batch.task] or [False] * batch.inputs.batch)
+        """nll: of the marginal, over the tokens of what can be said. cloze: of the own passage, over questions."""
+        cloze = self._are_cloze(batch)
         losses = {}
-        if not bool(asked.all()):
-            losses["nll"] = self._nll(batch, ~asked.to(batch.target.device))
-        if bool(asked.any()):
-            losses["cloze"] = self._cloze(batch, asked.to(batch.target.device))
+        if not bool(cloze.all()):
+            losses["nll"] = self._nll(batch, ~cloze)
+        if bool(cloze.any()):
+            losses["cloze"] = self._cloze(batch, cloze)
         return losses
 
-    def _nll(self, batch: TrainingBatch, rows: Tensor) -> Tensor:
-        """-log p(y | x), summed over questions and divided by the target tokens of all of them.
+    def units(self, batch: TrainingBatch) -> dict[str, int]:
+        asked = ~self._are_cloze(batch)
+        said = asked & self.answerable(batch.inputs, batch.candidates, batch.target, batch.target_mask)
+        counts = {"tokens": batch.target_mask[said].sum(), "asked": asked.sum(), "answerable": said.sum()}
+        return super().units(batch) | {name: int(count) for name, count in counts.items()}
 
-        Questions whose answer cannot be said from what was read (no span of it) add nothing, and have no gradient.
+    def _are_cloze(self, batch: TrainingBatch) -> Tensor:
+        asked = [task == CLOZE for task in batch.task] or [False] * batch.inputs.batch
+        return torch.tensor(asked, device=batch.target.device)
+
+    def _nll(self, batch: TrainingBatch, rows: Tensor) -> Tensor:
+        """-log p(y | x), summed over questions and divided by their target tokens.
+
+        Questions whose answer cannot be said (no span of it was read; [frame] answer_tokens cut it, so that masks are
+        left over) take no part, and have no gradient; the log tells the share of the others (`answerable`).
         """
         inputs, candidates = take_rows(batch.inputs, rows), take_rows(batch.candidates, rows)
-        found = self.log_likelihood(inputs, candidates, batch.target[rows], batch.target_mask[rows])
-        filled = (inputs.tokens == self.reader.mask_token).any(1)
-        if bool(filled.any()) and bool(found[filled].isneginf().all()):
+        target, mask = batch.target[rows], batch.target_mask[rows]
+        masks, wanted = self.masks(inputs), without_end(target, mask, self.reader.end_token).sum(1)
+        short = int(((masks > 0) & (masks < wanted)).sum())
+        if short:
             raise ValueError(
-                "no question has as many masks as its answer has tokens; make the questions with `wellread questions "
-                "masked --tokenizer MODEL`, and give [frame] question_tokens that do not cut them."
+                f"{short} of {len(masks)} questions have fewer masks than their answers have tokens; make the "
+                "questions with `wellread questions masked --tokenizer MODEL`, and give [frame] question_tokens that "
+                "do not cut them."
             )
-        return -found.masked_fill(found.isneginf(), 0.0).sum() / batch.target_mask.sum().clamp_min(1)
+        found = self.log_likelihood(inputs, candidates, target, mask)
+        silent = found.isneginf()
+        return -found.masked_fill(silent, 0.0).sum() / mask[~silent].sum().clamp_min(1)
 
     def _cloze(self, batch: TrainingBatch, rows: Tensor) -> Tensor:
         """Which passage of the batch a sentence is from: cross-entropy over the first passages of all, a mean."""

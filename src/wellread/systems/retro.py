@@ -59,7 +59,8 @@ class RetroConfig:
     of neighbours, 0 for the decoder's width and heads. encoder_cross: its layers that read the chunk. copy_reader: its
     layers, and the queries, keys and values of the cross-attention, start as copies of the decoder's. read_words: the
     encoder adds nothing to its words at first, and these are compared with states, and read, as they are. seed: of the
-    first weights of encoder and cross-attention. copy_neighbours: words are also copied from the neighbours.
+    first weights of encoder and cross-attention. copy_neighbours: words are also copied from the neighbours. copy:
+    false leaves that aside in a trained model, which shows what the cross-attention gives alone.
     """
 
     chunk_tokens: int = 64
@@ -71,6 +72,7 @@ class RetroConfig:
     copy_reader: bool = False
     read_words: bool = False
     copy_neighbours: bool = False
+    copy: bool = True
     seed: int = 0
 
     def __post_init__(self) -> None:
@@ -130,7 +132,8 @@ class Retro(System):
     def decoder(self) -> ChunkedDecoder:
         """The nets, wired."""
         cross = {int(layer): net for layer, net in self.cross.items()}
-        return ChunkedDecoder(self.reader, cross, self.neighbours, self.config.chunk_tokens, self.copy)
+        copy = self.copy if self.config.copy else None
+        return ChunkedDecoder(self.reader, cross, self.neighbours, self.config.chunk_tokens, copy)
 
     def memory_weights(self) -> Mapping[str, Tensor]:
         """None: keys come from the database's frozen encoder."""

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 import torch
 
-from wellread.evaluation.metrics import exact_match, f1
+from wellread.evaluation.metrics import exact_match, f1, recall_by_answer
 from wellread.nn.precision import precision_dtype
 from wellread.reading.batching import CandidateRow, batch_candidates, to_device
 from wellread.training.processes import Processes
@@ -20,11 +21,12 @@ if TYPE_CHECKING:
 
 __all__ = ["DevQuestions"]
 
-METRICS = {"em": exact_match, "f1": f1}
+METRICS = ("em", "f1", "recall")
 
 
 class DevQuestions:
-    """Calling it with a model gives {"em": percent answered exactly, "f1": ..., "n": questions}.
+    """Calling it with a model gives {"em": percent answered exactly, "f1": ..., "recall": percent of which a candidate
+    holds an answer, "n": questions}.
 
     A question without candidates counts as answered wrongly, one without answers is left out. Several
     processes share the work.
@@ -54,13 +56,16 @@ class DevQuestions:
         said: list[str] = []
         for start in range(0, len(mine), self.batch_size):
             said += self._answers(model, mine[start : start + self.batch_size])
-        scores = [
-            [metric(text, question.answers) for metric in METRICS.values()]
-            for text, (question, _) in zip(said, mine, strict=True)
-        ]
+        scores = [self._scores(model, text, *pair) for text, pair in zip(said, mine, strict=True)]
         totals = self.processes.sum(torch.tensor(scores).view(-1, len(METRICS)).sum(0))
         means = (100 * totals / len(self.pairs)).tolist()
         return {**dict(zip(METRICS, means)), "n": len(self.pairs)}
+
+    def _scores(self, model: Model, said: str, question: Question, found: Candidates) -> list[float]:
+        texts = [model.frame.text(self.passages[name]) for name in found.ids]
+        told = recall_by_answer(texts, question.answers, len(texts))
+        # nan: of answers without a word
+        return [exact_match(said, question.answers), f1(said, question.answers), 0.0 if math.isnan(told) else told]
 
     def _answers(self, model: Model, pairs: Sequence[tuple[Question, Candidates]]) -> list[str]:
         frame, device = model.frame, model.device

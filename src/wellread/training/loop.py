@@ -12,7 +12,7 @@ import hashlib
 import math
 import time
 from collections import defaultdict
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -55,15 +55,8 @@ class TrainReport:
     finished: bool = True
 
 
-UNITS: dict[str, Callable[[TrainingBatch], int]] = {
-    "tokens": lambda batch: int(batch.target_mask.sum()),
-    "questions": lambda batch: batch.inputs.batch,
-    "ranked": lambda batch: int((batch.candidates.exists.sum(-1) > 1).sum()),
-}
-"""What losses are means over: target tokens, questions, questions with something to rank."""
-
 UNIT_OF = defaultdict(lambda: "questions", nll="tokens", distillation="ranked")
-"""name of a loss -> its unit."""
+"""name of a loss -> its unit (`System.units`)."""
 
 
 def train(
@@ -115,21 +108,26 @@ def train(
 
 @dataclass
 class _Meter:
-    """What happened since the last row of the log. timed: the steps of this start of the run."""
+    """What happened since the last row of the log. timed: the steps of this start of the run, asked and answerable:
+    their questions, where a system says which of them it can answer."""
 
     losses: dict[str, Tensor] = field(default_factory=dict)
     norm: Tensor | float = 0.0
     steps: int = 0
     timed: int = 0
+    asked: float = 0.0
+    answerable: float = 0.0
     waited: float = 0.0
     since: float = field(default_factory=time.perf_counter)
 
-    def add(self, losses: Mapping[str, Tensor], norm: Tensor) -> None:
+    def add(self, losses: Mapping[str, Tensor], norm: Tensor, units: Mapping[str, float]) -> None:
         for name, value in losses.items():
             self.losses[name] = self.losses.get(name, 0.0) + value
         self.norm = norm
         self.steps += 1
         self.timed += 1
+        self.asked += units.get("asked", 0.0)
+        self.answerable += units.get("answerable", 0.0)
 
 
 class _Run:
@@ -224,12 +222,14 @@ class _Run:
 
     def _one_step(self, parts: list[TrainingBatch], asked: bool) -> bool:
         """Change the weights once; whether any process was asked to stop."""
-        own = torch.tensor([[float(unit(part)) for unit in UNITS.values()] for part in parts])
-        *total, stops = self.processes.sum(torch.cat([own.sum(0), torch.tensor([float(asked)])])).tolist()
+        own = [self.model.system.units(part) for part in parts]
+        sums = [float(sum(part[name] for part in own)) for name in own[0]]
+        *sums, stops = self.processes.sum(torch.tensor([*sums, float(asked)])).tolist()
+        total = dict(zip(own[0], sums))
         parts = [to_device(part, self.model.device) for part in parts]
         joint, losses = self._joint(parts)
         for index, part in enumerate(parts):
-            shares = dict(zip(UNITS, (mine / max(all_, 1) for mine, all_ in zip(own[index].tolist(), total))))
+            shares = {name: own[index][name] / max(count, 1) for name, count in total.items()}
             self._seed(index)
             for name, value in self._backward(part, shares, joint[index]).items():
                 losses[name] = losses.get(name, 0.0) + value
@@ -241,7 +241,7 @@ class _Run:
             group["lr"] = learning_rate(self.config, self.step)
         self.optimizer.step()
         self.optimizer.zero_grad(set_to_none=True)
-        self.meter.add(losses, norm)
+        self.meter.add(losses, norm, total)
         return stops > 0
 
     def _joint(self, parts: list[TrainingBatch]) -> tuple[list[Mapping[str, Tensor] | None], dict[str, Tensor]]:
@@ -313,6 +313,7 @@ class _Run:
                 "step": self.step,
                 "loss": sum(means.values()),
                 **means,
+                **({"answerable": round(meter.answerable / meter.asked, 4)} if meter.asked else {}),
                 "learning_rate": learning_rate(self.config, self.step - 1),
                 "grad_norm": norm,
                 "questions_per_second": round(questions / seconds, 3),

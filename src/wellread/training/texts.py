@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+import logging
 from functools import lru_cache
 
 import numpy as np
 
 from wellread.evaluation.language import bits_per_byte
 from wellread.model import Model
-from wellread.texts import NeighbourTexts, Windows, check_language_model, score_texts
+from wellread.texts import LOSSY, NeighbourTexts, Windows, check_language_model, lossless, score_texts
 from wellread.training.config import TextsConfig
 from wellread.types import TrainingBatch
 
 __all__ = ["DevTexts", "TextBatches", "open_texts"]
+
+_LOG = logging.getLogger(__name__)
 
 
 class TextBatches:
@@ -60,5 +63,7 @@ def open_texts(
         return batches, None
     held = NeighbourTexts.open(config.dev, config.dev_neighbours, config.database or config.chunks, **where)
     check_language_model(model, held.texts)
+    if not lossless(held.texts, config.dev_documents):
+        _LOG.warning(LOSSY.format(path=held.texts.path))
     chosen = Windows(held.texts, config.sequence_chunks, documents=config.dev_documents)
     return batches, DevTexts(held, chosen, precision=precision)
