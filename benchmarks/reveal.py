@@ -261,14 +261,11 @@ def _page(parts: Mapping[str, Mapping[str, Any]]) -> str:
         lines += [
             "milliseconds of a question: " + ", ".join(f"{key} {value}" for key, value in part["milliseconds"].items()),
             "",
-            *_by_file(part),
         ]
+        name = "milliseconds with a picture's file"
+        if name in part:
+            lines += [f"the same by `ask --image FILE`, with the encoding of the picture: total {part[name]}", ""]
     return "\n".join(lines)
-
-
-def _by_file(part: Mapping[str, Any]) -> list[str]:
-    name = "milliseconds with a picture's file"
-    return [f"the same by `ask --image FILE`, with the encoding of the picture: total {part[name]}", ""]
 
 
 def _cell(value: Any) -> Any:

@@ -112,7 +112,7 @@ class Model:
         features are not those it was trained with."""
         if pictures is None:
             return self
-        self.system.sees(pictures.fingerprint)
+        self.system.sees(pictures.fingerprint, patches=pictures.patches, groups=pictures.groups)
         return dataclasses.replace(self, pictures=pictures)
 
     @property

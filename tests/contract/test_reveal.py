@@ -387,14 +387,22 @@ def test_sources_have_numbers(tiny):
 def test_the_image_encoder_is_remembered(tiny):
     system = made(tiny)
     before = system.memory_cut
-    system.sees("net:1")
+    shape = {"patches": 4, "groups": (4, 2)}
+    system.sees("net:1", **shape)
     assert system.memory_cut == f"{before}, net:1"
     with pytest.raises(ValueError, match=r"features are of net:2, the model was trained with those of net:1"):
-        system.sees("net:2")
+        system.sees("net:2", **shape)
     with pytest.raises(ValueError, match=r"picture_dim=0 reads text alone"):
-        tiny.system("reveal").sees("net:1")
+        tiny.system("reveal").sees("net:1", **shape)
     with pytest.raises(ValueError, match=r"FiD reads no pictures"):
-        tiny.system("fid").sees("net:1")
+        tiny.system("fid").sees("net:1", **shape)
+    for patches, groups, wrong in (
+        (4, (6,), "picture_colours=2"),
+        (9, (4, 2), "patches=4"),
+        (4, (7, 2), "picture_dim=6"),
+    ):
+        with pytest.raises(ValueError, match=rf"^{wrong}, but the features of net:1 need picture_dim={sum(groups)}"):
+            made(tiny).sees("net:1", patches=patches, groups=groups)
 
 
 def test_features_of_another_size(tiny):

@@ -27,7 +27,7 @@ OPTIONS = {"sources": ("facts", "captions"), "picture_dim": 6, "patches": 4, "pa
 class Pictures:
     """Features that follow from the picture's name."""
 
-    fingerprint = "a net"
+    fingerprint, patches, groups = "a net", 4, (6,)
 
     def features(self, names):
         seeds = [int.from_bytes(name.encode(), "little") % 2**31 for name in names]

@@ -149,6 +149,40 @@ def test_blocks_do_not_change_what_is_found(monkeypatch):
     assert all(torch.equal(*pair) for pair in zip(wanted, plain(7, probes=True)))
 
 
+def test_products_some_at_a_time_are_the_same(monkeypatch):
+    wanted, most, product = plain(190, probes=True), [], inner_product
+    limit = 40 * DIM * sum(ASKED)
+    monkeypatch.setattr("wellread.retrieval.sharded.TERMS", limit)
+
+    def counted(queries, keys):
+        most.append(keys.numel())
+        return product(queries, keys)
+
+    monkeypatch.setattr("wellread.retrieval.sharded.inner_product", counted)
+    assert all(torch.equal(*pair) for pair in zip(wanted, plain(190, probes=True)))
+    assert max(most) <= limit
+
+
+def test_a_gate_near_zero_has_few_keys_looked_at(monkeypatch):
+    """Keys of a source that a question does not trust all have scores near zero, and are none of the best."""
+    generator = torch.Generator().manual_seed(0)
+    keys = torch.nn.functional.normalize(torch.randn(2000, 32, generator=generator), dim=-1)
+    probe = (torch.arange(2000) >= 20).long()  # the first source has more than are asked for
+    queries = torch.nn.functional.normalize(torch.randn(4, 1, 32, generator=generator), dim=-1)
+    queries = queries * torch.tensor([1 - 1e-5, 1e-5])[None, :, None]
+    looked_at, product = [], inner_product
+
+    def counted(queries, keys):
+        looked_at.append(keys.shape[1])
+        return product(queries, keys)
+
+    monkeypatch.setattr("wellread.retrieval.sharded.inner_product", counted)
+    found = ShardedSearch(keys, torch.arange(2000), probe=probe).search(queries, top_k=15)
+    assert max(looked_at) < 100
+    scores = product(queries[:, probe], keys)
+    assert torch.equal(found.scores, scores.sort(dim=1, descending=True).values[:, :15])
+
+
 def test_approximate_search_finds_most():
     generator = torch.Generator().manual_seed(0)
     keys, queries = torch.randn(4000, 8, generator=generator), torch.randn(50, 8, generator=generator)

@@ -55,7 +55,7 @@ DATA = DataConfig(Path("c"), refresh=(0, 2), stages=(StageConfig(top_k=3, gold_s
 class Pictures:
     """Features that follow from the picture's name."""
 
-    fingerprint = "a net"
+    fingerprint, patches, groups = "a net", 4, (6,)
 
     def features(self, names):
         picture, mask = torch.zeros(len(names), 4, 6), torch.zeros(len(names), 4, dtype=torch.bool)

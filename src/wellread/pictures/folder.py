@@ -73,6 +73,11 @@ class Pictures:
         return self.stored.about.dim
 
     @property
+    def groups(self) -> tuple[int, ...]:
+        """How many of a patch's features are of one kind, kind by kind; they sum to dim."""
+        return self.stored.about.groups
+
+    @property
     def fingerprint(self) -> str:
         """Of the image encoder: its weights and how it prepares a picture."""
         return self.stored.about.fingerprint

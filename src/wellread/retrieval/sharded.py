@@ -25,7 +25,7 @@ Lookup = Callable[[Tensor], Tensor]
 """Rows [n] int64 of a process's own keys -> their values [n, ...]; of no rows, an empty tensor of the same shape."""
 
 BLOCK = 1 << 16  # keys compared at once
-SPARE = 32  # finds looked at beyond those asked for, before more are
+TERMS = 1 << 24  # terms of exact inner products in memory at once
 NOBODY = -1  # the id where fewer keys exist than are asked for
 
 
@@ -154,39 +154,28 @@ class ShardedSearch:
             keys = self.keys[start : start + BLOCK].float()
             probe = None if self.probe is None else self.probe[start : start + BLOCK].to(queries.device)
             near = _products(queries, keys, probe)
-            chosen = choose(near, queries, keys, top_k)
-            asked = (
-                queries[:, None]
-                if probe is None
-                else queries.gather(1, probe[chosen][..., None].expand(-1, -1, queries.shape[-1]))
-            )
-            exact = inner_product(asked, keys[chosen])
+            chosen = choose(near, queries, keys, probe, top_k)
+            exact = _exact_products(queries, keys, probe, chosen)
             every = torch.cat([rows, chosen + start], dim=1)
             ids = torch.where(every >= 0, self.ids[every.clamp_min(0)], NOBODY)
             both, places = _best(torch.cat([scores, exact], dim=1), torch.stack([ids, every], dim=-1), top_k)
             scores, rows = both, places[..., 1]
         return scores, rows
 
-    def _exact(self, near: Tensor, queries: Tensor, keys: Tensor, top_k: int) -> Tensor:
+    def _exact(self, near: Tensor, queries: Tensor, keys: Tensor, probe: Tensor | None, top_k: int) -> Tensor:
         """Rows [queries, some] that the `top_k` best inner products are among for certain.
 
-        A matrix product and a sum in another order differ by at most `error`; what is further below the last of the
-        best than twice that cannot be one of them.
+        A matrix product and a sum in another order differ by at most `error`, which goes with the lengths of the two;
+        what cannot reach the least that the last of the best may be is none of them.
         """
-        dim = keys.shape[-1]
-        longest = queries.flatten(1).unflatten(1, (-1, dim)).norm(dim=-1).amax(-1) * keys.norm(dim=-1).max()
-        error = 2 * dim * torch.finfo(torch.float32).eps * longest
-        wanted = min(top_k, near.shape[1])
-        looked_at = wanted + SPARE
-        while True:
-            looked_at = min(looked_at, near.shape[1])
-            best, rows = near.topk(looked_at, dim=1)
-            below = best[:, -1] < best[:, wanted - 1] - 2 * error
-            if looked_at == near.shape[1] or bool(below.all()):
-                return rows
-            looked_at *= 2
+        lengths = queries.norm(dim=-1)
+        lengths = lengths[:, None] if probe is None else lengths[:, probe]
+        error = 2 * keys.shape[-1] * torch.finfo(torch.float32).eps * lengths * keys.norm(dim=-1)
+        least = (near - error).topk(min(top_k, near.shape[1]), dim=1).values[:, -1:]
+        most = near + error
+        return most.topk(int((most >= least).sum(1).max()), dim=1).indices
 
-    def _approximate(self, near: Tensor, queries: Tensor, keys: Tensor, top_k: int) -> Tensor:
+    def _approximate(self, near: Tensor, queries: Tensor, keys: Tensor, probe: Tensor | None, top_k: int) -> Tensor:
         """Rows [queries, top_k or fewer]: the best of each bin, of those the best (Chern et al. 2022, TPU-KNN).
 
         Two of the best in one bin cost one of them; (top_k - 1) / bins of them are lost on average.
@@ -232,6 +221,17 @@ def _products(queries: Tensor, keys: Tensor, probe: Tensor | None) -> Tensor:
     for number in range(queries.shape[1]):
         rows = (probe == number).nonzero()[:, 0]
         out[:, rows] = queries[:, number] @ keys[rows].T
+    return out
+
+
+def _exact_products(queries: Tensor, keys: Tensor, probe: Tensor | None, chosen: Tensor) -> Tensor:
+    """[queries, some]: each query with the keys chosen for it, some keys at a time."""
+    dim, out = keys.shape[-1], queries.new_empty(chosen.shape)
+    step = max(TERMS // (len(queries) * dim), 1)
+    for start in range(0, chosen.shape[1], step):
+        some = chosen[:, start : start + step]
+        asked = queries[:, None] if probe is None else queries.gather(1, probe[some][..., None].expand(-1, -1, dim))
+        out[:, start : start + step] = inner_product(asked, keys[some])
     return out
 
 

@@ -145,9 +145,12 @@ class System(nn.Module, ABC):
         """Whether pictures of questions and passages change anything."""
         return False
 
-    def sees(self, image_encoder: str) -> None:
+    def sees(self, image_encoder: str, *, patches: int, groups: Sequence[int]) -> None:
         """Take note of what makes the features of pictures it is given, by its fingerprint. ValueError where it reads
-        no pictures, and where it was trained with those of another."""
+        no pictures, and where it was trained with those of another or reads others.
+
+        patches: of a picture; groups: how many of a patch's features are of one kind, kind by kind.
+        """
         raise ValueError(f"{type(self).__name__} reads no pictures; use a system that does, such as reveal.")
 
     @property

@@ -128,15 +128,8 @@ class Reveal(FusionSystem):
     def reads_pictures(self) -> bool:
         return self.config.picture_dim > 0
 
-    def sees(self, image_encoder: str) -> None:
-        if not self.config.picture_dim:
-            raise ValueError("picture_dim=0 reads text alone; set system.picture_dim to the width of the features.")
-        if self.config.picture_encoder not in ("", image_encoder):
-            raise ValueError(
-                f"the pictures' features are of {image_encoder}, the model was trained with those of "
-                f"{self.config.picture_encoder}; make the folder of pictures again with that image encoder."
-            )
-        self.config = replace(self.config, picture_encoder=image_encoder)
+    def sees(self, image_encoder: str, *, patches: int, groups: Sequence[int]) -> None:
+        self.config = self.config.with_features(image_encoder, patches=patches, groups=groups)
 
     @property
     def sources(self) -> Sequence[str]:

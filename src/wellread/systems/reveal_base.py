@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Literal
 
 import torch
@@ -75,6 +75,26 @@ class RevealConfig:
             self.picture_colours <= self.picture_dim,
             f"picture_colours={self.picture_colours} but picture_dim={self.picture_dim}; they are a part of it.",
         )
+
+    def with_features(self, image_encoder: str, *, patches: int, groups: Sequence[int]) -> RevealConfig:
+        """The same for the features of an image encoder. ValueError where it was trained with those of another, or they
+        are not as it reads them."""
+        require(
+            self.picture_dim > 0, "picture_dim=0 reads text alone; set system.picture_dim to the width of the features."
+        )
+        require(
+            self.picture_encoder in ("", image_encoder),
+            f"the pictures' features are of {image_encoder}, the model was trained with those of "
+            f"{self.picture_encoder}; make the folder of pictures again with that image encoder.",
+        )
+        wanted = {"picture_dim": sum(groups), "picture_colours": sum(groups[1:]), "patches": patches}
+        wrong = [f"{name}={getattr(self, name)}" for name, value in wanted.items() if getattr(self, name) != value]
+        require(
+            not wrong,
+            f"{', '.join(wrong)}, but the features of {image_encoder} need "
+            f"{', '.join(f'{name}={value}' for name, value in wanted.items())}; set these options of system.",
+        )
+        return replace(self, picture_encoder=image_encoder)
 
 
 @dataclass(frozen=True, slots=True)
