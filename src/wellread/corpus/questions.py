@@ -45,7 +45,7 @@ def read_questions(
     """
     questions: list[Question] = []
     met: list[Problem] = []
-    place, where = conditions_of(str(path))
+    place, where = conditions_of(str(path), str(path))
     for item in iter_questions(place, split=split, task=task):
         if isinstance(item, Question):
             if fulfils(item.metadata, where):

@@ -28,9 +28,9 @@ Condition = tuple[str, str, bool]
 """A field of a row, a value, and whether the row must have it (or must not)."""
 
 
-def conditions_of(text: str) -> tuple[str, tuple[Condition, ...]]:
-    """PATH[?FIELD=VALUE&FIELD!=VALUE] -> the path and the conditions."""
-    path, _, conditions = text.partition("?")
+def conditions_of(place: str, text: str) -> tuple[str, tuple[Condition, ...]]:
+    """PATH[?FIELD=VALUE&FIELD!=VALUE] -> the path and the conditions. text: what was given, for the ValueError."""
+    path, _, conditions = place.partition("?")
     where = []
     for condition in filter(None, conditions.split("&")):
         match = _CONDITION.fullmatch(condition)
@@ -73,7 +73,7 @@ class Source:
         place = text[found.end() :] if found else text
         before, colon, after = place.partition(":")
         form = before if colon and before in FORMATS else None
-        path, where = conditions_of(after if form else place)
+        path, where = conditions_of(after if form else place, text)
         require(path != "", f"source {text!r} names no file; write NAME=PATH.")
         return cls(Path(path), name, form, where)
 

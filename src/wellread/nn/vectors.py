@@ -1,5 +1,4 @@
-"""One vector of length 1 for a sequence of states, its words and a picture: what questions and entries are compared
-by."""
+"""One vector of length 1 for states, words and a picture: what questions and entries are compared by."""
 
 from __future__ import annotations
 
