@@ -8,6 +8,7 @@ import os
 import subprocess
 import sys
 from collections.abc import Callable, Mapping, Sequence
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -45,6 +46,15 @@ def measured(path: Path, measure: Callable[[], Mapping[str, Any]], *, again: boo
         half.write_text(found, encoding="utf8")
         half.replace(path)
     return json.loads(path.read_text(encoding="utf8"))
+
+
+@cache
+def digest(model: Path) -> str:
+    """Of a model's files: its options and weights."""
+    found = hashlib.sha256()
+    for file in sorted(model.iterdir()):
+        found.update(file.name.encode() + file.read_bytes())
+    return found.hexdigest()[:16]
 
 
 def measured_of(

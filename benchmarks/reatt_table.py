@@ -19,15 +19,14 @@ training is compared with.
 from __future__ import annotations
 
 import argparse
-import hashlib
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass
-from functools import cache, partial
+from functools import partial
 from pathlib import Path
 from typing import Any
 
-from common import data_folder, measured, measured_of, wellread
+from common import data_folder, digest, measured, measured_of, wellread
 
 from wellread.evaluation.report import hardware, to_markdown, write_table
 
@@ -72,15 +71,6 @@ def untrained(head: int) -> Path:
         chosen = [word for option in (*OPTIONS, f"head={head}") for word in ("--set", option)]
         wellread("init", "--system", "reatt", "--from", "wellread-mini", *chosen, "--out", folder)
     return folder
-
-
-@cache
-def digest(model: Path) -> str:
-    """Of a model's files: its options and weights."""
-    found = hashlib.sha256()
-    for file in sorted(model.iterdir()):
-        found.update(file.name.encode() + file.read_bytes())
-    return found.hexdigest()[:16]
 
 
 def token_index(model: Path, world: World) -> Path:

@@ -65,6 +65,7 @@ def place(tmp_path_factory) -> Path:
         Path("runs/reveal/pictures").mkdir()
         masked = [{**row, "question": row["question"].replace("What", "[MASK]"), "mask": "[MASK]"} for row in rows]
         write_lines(Path("runs/beir/scifact/masked.jsonl.gz"), masked)
+        write_lines(Path("runs/beir/scifact/labels.jsonl.gz"), rows)
         beir = home / "data" / "retrieval" / "scifact"
         write_lines(beir / "queries.jsonl.gz", [{"_id": row["id"], "text": row["question"]} for row in rows])
         judged = "".join(f"q{number}\tp{number}\t1\n" for number in range(HOUSES))
