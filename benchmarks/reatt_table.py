@@ -222,7 +222,7 @@ def main() -> None:
         "documents alone. One memory of the default model serves all. 'less before': the paired difference, 95 % "
         "interval. Over many passages all are scored (float16 keys; asked with --limit 100), and MiniLM reads in bf16. "
         f"Answers are read from the first {READ}; FiD (recipes/reatt/fid.toml) starts from the same weights and is "
-        "trained for as many steps of the same questions and passages, in all of its layers."
+        "trained for as many steps of the same questions, with BM25's passages throughout, in all of its layers."
     )
     write_table(
         Path("results/reatt.md"),

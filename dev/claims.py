@@ -71,7 +71,7 @@ def render(rows: Mapping[str, Mapping[str, Any]]) -> str:
 
 
 def _counts(rows: Mapping[str, Mapping[str, Any]]) -> str:
-    found = [row["verdict"] for row in rows.values()] + [NOT_RUN] * (len(CLAIMS) - len(rows))
+    found = sorted((told["verdict"] for told in table(rows)), key=lambda verdict: verdict == NOT_RUN)
     told = [f"{found.count(verdict)} {verdict}" for verdict in dict.fromkeys(found)]
     return f"Of {len(CLAIMS)} claims: {', '.join(told)}."
 

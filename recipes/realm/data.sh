@@ -4,6 +4,7 @@
 # before:   WELLREAD_DATA; runs/wiki18 (corpus and lexical index), which benchmarks/whole_wiki.py makes
 set -e
 out=runs/realm
+rm -rf $out/articles $out/corpus $out/cold $out/articles-memory $out/cold-memory $out/cloze.jsonl.gz
 python recipes/realm/select_passages.py --corpus runs/wiki18/corpus --index runs/wiki18/index --out $out
 cat $out/nq_train.jsonl $out/webquestions_train.jsonl $out/curatedtrec_train.jsonl > $out/open_train.jsonl
 cat $out/nq_dev.jsonl $out/webquestions_test.jsonl > $out/open_dev.jsonl

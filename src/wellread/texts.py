@@ -156,8 +156,9 @@ class NeighbourTexts:
     def _others(self) -> np.ndarray:
         """For every chunk one of another document, [chunks] int64."""
         first, count = self.texts.first_chunks, self.texts.num_chunks
-        require(len(first) > 2, f"shuffled={self.shuffled}: {self.texts.path} has one document; it takes two or more.")
         length = np.diff(first)
+        enough = np.count_nonzero(length) > 1
+        require(enough, f"shuffled={self.shuffled}: {self.texts.path} has one document; it takes two or more.")
         first, length = np.repeat(first[:-1], length), np.repeat(length, length)
         drawn = np.random.default_rng(self.shuffled).integers(count - length)
         return np.where(drawn < first, drawn, drawn + length)

@@ -49,9 +49,8 @@ class ModelTokens:
             )
         if memory is not None:
             check(memory.fingerprint, model.fingerprint(), model.system.bound_to)
-        if model.system.search_doubt:
-            _LOG.warning(model.system.search_doubt)
         self.model, self.memory, self.precision = model, memory, precision
+        self._doubt = model.system.search_doubt
         self.name = name or model.source or f"{model.name} {self.fingerprint}"
 
     def reading(self, memory: Memory) -> ModelTokens:
@@ -68,6 +67,9 @@ class ModelTokens:
 
     def passages(self, passages: Sequence[Passage]) -> list[np.ndarray]:
         """Keys of every passage, [tokens, key dim] float32 each."""
+        if self._doubt:
+            _LOG.warning(self._doubt)
+            self._doubt = None
         self.model.system.eval()
         rows: dict[str, np.ndarray] = {}
         held = () if self.memory is None else self.memory

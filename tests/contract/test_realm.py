@@ -287,15 +287,6 @@ def test_what_can_be_answered_is_known_before_it_is_read(tiny, options):
     assert told.tolist()[3:] == [not options.get("null_only", False), *[False] * 4]
 
 
-def test_masks_that_are_missing_are_told(tiny):
-    inputs, candidates = tiny.batch()
-    target, mask = tiny.target(2)
-    fewer = inputs.tokens.clone()
-    fewer[1, int(inputs.mask[1].sum()) - 1] = 7  # the last of its masks
-    with pytest.raises(ValueError, match="1 of 2 questions have fewer masks than their answers have tokens; make the"):
-        make(tiny).losses(TrainingBatch(replace(inputs, tokens=fewer), candidates, target, mask))
-
-
 def test_the_inverse_cloze_task(tiny):
     system = make(tiny)
     inputs, candidates = tiny.batch(batch=3)

@@ -289,6 +289,7 @@ def test_copies_of_the_reader(tiny):
         ({"encoder_cross": [2]}, r"encoder_cross=\[2\], but the encoder has 2 layers; count from 0"),
         ({"cross_layers": [1, 3]}, r"cross_layers=\[1, 3\], but the decoder has 3 layers; count from 0"),
         ({"copy_reader": True, "read_words": True}, "copy_reader and read_words are two starts; choose one"),
+        ({"use_copy_head": False}, "use_copy_head=false without copy_neighbours; there is no copy head to leave aside"),
         ({"copy_reader": True, "encoder_dim": 8}, "copy_reader or read_words with encoder_dim=8 and encoder_heads=0"),
     ],
 )

@@ -53,7 +53,7 @@ def test_a_copy_head_that_is_left_aside_copies_nothing(copying):
     assert not torch.allclose(every_log_prob(copying, asked, found), plain, **CLOSE)
     copying.copy.head.gate.bias.data.fill_(-20.0)  # everything is copied
     copied = copying.generate(asked, found, max_tokens=SIZE)
-    copying.config = replace(copying.config, copy=False)
+    copying.config = replace(copying.config, use_copy_head=False)
     torch.testing.assert_close(every_log_prob(copying, asked, found), plain, **CLOSE)
     said = copying.generate(asked, found, max_tokens=SIZE)
     assert said.tokens.tolist() == copying.generate(asked, nobody(found), max_tokens=SIZE).tokens.tolist()

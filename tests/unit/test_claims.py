@@ -9,7 +9,7 @@ import pytest
 
 from wellread.claims import CLAIMS, find_claims
 from wellread.claims.claim import Claim, Run
-from wellread.claims.rows import NOT_RUN, read_rows, table, write_row
+from wellread.claims.rows import NOT_RUN, read_rows, state, table, write_row
 from wellread.claims.rules import Cost
 from wellread.claims.run import panels
 from wellread.claims.starts import STARTS, layers_of, with_layers
@@ -165,6 +165,7 @@ def row_of(claim) -> dict:
     counted = [isinstance(rule, Cost) for rule in claim.rules]
     return {
         "claim": claim.id,
+        "says": claim.says,
         "verdict": "undecided",
         "rules": [
             {"says": rule.says, "verdict": "undecided", "value": 0.5, "interval": [0.5, 0.5] if each else [None, None]}
@@ -187,6 +188,15 @@ def test_every_claim_can_be_drawn(claim):
     for line in drawn[-1].lines.values():
         assert list(line.x) == sorted(line.x)
         assert line.low is not None
+
+
+def test_a_row_of_another_claim_is_no_verdict():
+    claim = CLAIMS["glimmer-speed"]
+    row = row_of(claim)
+    assert state(row, claim) == row["verdict"]
+    rules = [{**row["rules"][0], "says": "something else"}, *row["rules"][1:]]
+    for changed in ({"says": "Else."}, {"rules": rules}, {"rows": row["rows"][1:]}):
+        assert state(row | changed, claim) == "run before the claim was changed"
 
 
 def test_rows_are_kept_and_told(tmp_path):

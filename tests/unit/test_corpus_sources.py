@@ -223,6 +223,14 @@ def test_captions_are_questions_to_describe(tmp_path, table):
     ]
     assert found[0].positive == ("blue",)
     assert [item.id for item in read_questions(f"{table}?split=train&entity!=blue")] == ["i1", "i3"]
+    assert [item.id for item in read_questions(f"{table}?task=caption")] == ["i1", "i2", "i3"]
+    with pytest.raises(ValueError, match=r"no question of .* fulfils the conditions"):
+        read_questions(f"{table}?split=nowhere")
+    with pytest.raises(ValueError, match=r"no row has a field 'splt'; conditions can name .*, split"):
+        read_questions(f"{table}?splt!=train")
+    literal = tmp_path / "what?.jsonl"
+    literal.write_text('{"question": "Who?", "answers": ["me"]}\n')
+    assert [item.text for item in read_questions(literal)] == ["Who?"]
     with pytest.raises(ValueError, match=r"'dev' is no condition; write FIELD=VALUE or FIELD!=VALUE"):
         read_questions(f"{table}?dev")
     told = read_questions(lines(tmp_path / "c.jsonl", [{"image": "i1", "captions": ["A red square.", "Red."]}]))

@@ -161,7 +161,7 @@ def test_a_model_may_be_asked_with_other_options(runs, claim):
     training = replace(first, name="copies", changes=changes)
     runs.train(training, 0, progress=False)
     ask = TextAsk(k=2)
-    found = [TextVariant(training, each) for each in (ask, replace(ask, options={"copy": False}), ask)]
+    found = [TextVariant(training, each) for each in (ask, replace(ask, options={"use_copy_head": False}), ask)]
     bits = [sum(runs.score(variant, 0, progress=False)["bits"]) for variant in found]
     assert bits[0] == bits[2]
     assert abs(bits[0] - bits[1]) > 0.1

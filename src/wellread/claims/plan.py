@@ -25,6 +25,7 @@ from wellread.claims.effort import minutes_of, training_flops
 from wellread.claims.starts import STARTS, layers_of, pretrained_path, with_layers
 from wellread.claims.worlds import DEV, MEMORIES, SPLITS, WORLDS, in_world
 from wellread.config import from_mapping, to_mapping
+from wellread.corpus.sources import conditions_of
 from wellread.locking import LOCK
 from wellread.memory.manifest import Manifest
 from wellread.model import model_path
@@ -144,7 +145,7 @@ class Planner:
         texts = [self.template["tasks"][name]["questions"] for name in sorted(tasks)]
         texts += [self._dev_file(variant.ask) for variant in variants]
         # A variable that is not set is told when the recipe is read.
-        files = [Path(os.path.expandvars(text)) for text in dict.fromkeys(texts)]
+        files = [Path(conditions_of(os.path.expandvars(text), text)[0]) for text in dict.fromkeys(texts)]
         return [path for path in [*places, *files] if not path.exists() and "$" not in str(path)]
 
     # -- runs ----------------------------------------------------------------------------------------------
@@ -326,13 +327,14 @@ class Planner:
     def digest(self, path: Path) -> str:
         """The hash of a file, or of the files of a folder; read once."""
         if path not in self._digests:
-            inside = [path]
-            if path.is_dir():
-                inside = sorted(file for file in path.iterdir() if file.is_file() and file.name != LOCK)
+            place = Path(conditions_of(str(path), str(path))[0])
+            inside = [place]
+            if place.is_dir():
+                inside = sorted(file for file in place.iterdir() if file.is_file() and file.name != LOCK)
             total = hashlib.sha256()
             for file in inside:
                 with open(file, "rb") as stream:
-                    total.update(f"{file.name if path.is_dir() else ''}\0".encode())
+                    total.update(f"{file.name if place.is_dir() else ''}\0".encode())
                     total.update(hashlib.file_digest(stream, "sha256").digest())
             self._digests[path] = total.hexdigest()[:16]
         return self._digests[path]

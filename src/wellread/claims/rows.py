@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 __all__ = ["NOT_RUN", "judged_row", "number", "read_rows", "state", "table", "write_row"]
 
 NOT_RUN = "not run"
+OTHER = "run before the claim was changed"
 
 
 def judged_row(
@@ -80,9 +81,13 @@ def read_rows(folder: Path) -> dict[str, dict[str, Any]]:
     return {name: json.loads(file.read_text(encoding="utf8")) for name, file in files.items() if file.is_file()}
 
 
-def state(row: Mapping[str, Any] | None) -> str:
-    """In words: not run, holds, does not hold, undecided."""
-    return NOT_RUN if row is None else row["verdict"]
+def state(row: Mapping[str, Any] | None, claim: Claim) -> str:
+    """In words: not run, holds, does not hold, undecided; or that the claim was another one when it was run."""
+    if row is None:
+        return NOT_RUN
+    rules, variants = ([each[key] for each in row[part]] for part, key in (("rules", "says"), ("rows", "variant")))
+    same = (row["says"], rules, variants) == (claim.says, [rule.says for rule in claim.rules], list(claim.variants))
+    return row["verdict"] if same else OTHER
 
 
 def table(
@@ -99,7 +104,7 @@ def _told(claim: Claim, row: Mapping[str, Any] | None) -> dict[str, str]:
         "paper": claim.figures.says,
         "ours": "" if row is None else "; ".join(_variant(each) for each in row["rows"]),
         "rules": "" if row is None else "; ".join(_rule(each) for each in row["rules"]),
-        "verdict": state(row),
+        "verdict": state(row, claim),
         "size": "" if row is None else _size(row),
     }
 

@@ -71,6 +71,7 @@ def command(
       wellread index corpus --model model --memory memory --out index
       wellread index corpus --out index --sync
     """
+    from wellread.corpus.questions import evenly, read_questions
     from wellread.corpus.store import Corpus
 
     if sync:
@@ -83,8 +84,11 @@ def command(
     encoder = _encoder(given)
     name = retriever or (default_retriever() if encoder is None else encoder.model.system.retriever)
     kind = RETRIEVERS[name]
-    if questions is not None and not hasattr(kind, "recall_against_exhaustive"):
-        raise ValueError(f"--questions measures a search by tokens, which {name} is not; leave it out.")
+    asked = None
+    if questions is not None:
+        if not hasattr(kind, "recall_against_exhaustive") or given.get("search") == "exhaustive":
+            raise ValueError("--questions measures a search by tokens that does not score every passage; leave it out.")
+        asked = [question.text for question in evenly(read_questions(questions), PROBED)]
     if encoder is not None:
         if name != encoder.model.system.retriever:
             raise ValueError(
@@ -107,7 +111,7 @@ def command(
         found = "; every passage is scored"
         result["bytes_per_token"] = index.bytes_per_token()
         if index.options.search != "exhaustive":
-            result |= _searched(index, passages, questions)
+            result |= _searched(index, passages, asked)
             found = "; finds {recall:.1%} of what scoring every passage would find ({asked} {asked_with})"
         human += (found + ", {bytes_per_token} bytes a token").format(**result)
     emit(result, as_json, human)
@@ -150,19 +154,16 @@ def _encoder(given: dict[str, Any], **more: Any) -> Any:
     return model_encoder(load_model(model), memory=store, precision=precision or "fp32", **more)
 
 
-def _searched(index: Any, passages: Any, questions: str | None) -> dict[str, Any]:
+def _searched(index: Any, passages: Any, questions: list[str] | None) -> dict[str, Any]:
     """How well an approximate search finds: asked with questions, or with the beginnings of some passages."""
     from itertools import islice
 
-    from wellread.corpus.questions import evenly, read_questions
     from wellread.types import Probe
 
-    if questions is None:
-        every = max(1, len(passages) // PROBED)
+    texts, kind = questions, "questions"
+    if texts is None:
+        every, kind = max(1, len(passages) // PROBED), "beginnings of passages"
         texts = [" ".join(passage.text.split()[:WORDS]) for passage in islice(passages, 0, PROBED * every, every)]
-    else:
-        texts = [question.text for question in evenly(read_questions(questions), PROBED)]
     probes = [Probe(words=text) for text in texts if text]
     recall = index.recall_against_exhaustive(probes, top_k=20)
-    kind = "beginnings of passages" if questions is None else "questions"
     return {"recall": round(recall, 4), "asked": len(probes), "asked_with": kind}

@@ -105,7 +105,7 @@ def _list(claims: Sequence[Claim | TextClaim], out: Path, as_json: bool) -> None
         {
             "claim": each.id,
             "where": f"{each.paper.upper()}, {each.where}",
-            "state": state(rows.get(each.id)),
+            "state": state(rows.get(each.id), each),
             "says": each.says,
         }
         for each in claims

@@ -46,9 +46,12 @@ def read_questions(
     questions: list[Question] = []
     met: list[Problem] = []
     place, where = conditions_of(str(path), str(path))
+    fields: set[str] = set()
     for item in iter_questions(place, split=split, task=task):
         if isinstance(item, Question):
-            if fulfils(item.metadata, where):
+            row = {"id": item.id, "task": item.task, **item.metadata}
+            fields |= row.keys()
+            if fulfils(row, where):
                 questions.append(item)
             continue
         if problems is None:
@@ -56,11 +59,16 @@ def read_questions(
         met.append(item)
     if problems is not None:
         problems.extend(met)
+    unknown = [field for field, *_ in where if field not in fields]
+    if unknown and fields:
+        raise ValueError(f"{path}: no row has a field {unknown[0]!r}; conditions can name {', '.join(sorted(fields))}.")
     if not questions:
+        if fields:
+            raise ValueError(f"no question of {place} fulfils the conditions of {path}.")
         part = f" with split={split!r}" if split else ""
         reason = f"; the first problem: {met[0]}" if met else ""
-        fields = ", ".join(QUESTION_KEYS)
-        raise ValueError(f"no question{part} came out of {path}; rows need one of the fields {fields}{reason}.")
+        keys = ", ".join(QUESTION_KEYS)
+        raise ValueError(f"no question{part} came out of {path}; rows need one of the fields {keys}{reason}.")
     return questions
 
 

@@ -29,14 +29,17 @@ Condition = tuple[str, str, bool]
 
 
 def conditions_of(place: str, text: str) -> tuple[str, tuple[Condition, ...]]:
-    """PATH[?FIELD=VALUE&FIELD!=VALUE] -> the path and the conditions. text: what was given, for the ValueError."""
+    """PATH[?FIELD=VALUE&FIELD!=VALUE] -> the path and the conditions. text: what was given, for the ValueError.
+
+    What exists as it is written is a path without conditions.
+    """
+    if Path(place).exists():
+        return place, ()
     path, _, conditions = place.partition("?")
     where = []
     for condition in filter(None, conditions.split("&")):
         match = _CONDITION.fullmatch(condition)
-        require(
-            match is not None, f"source {text!r}: {condition!r} is no condition; write FIELD=VALUE or FIELD!=VALUE."
-        )
+        require(match is not None, f"{text!r}: {condition!r} is no condition; write FIELD=VALUE or FIELD!=VALUE.")
         where.append((match["field"], match["value"], not match["unlike"]))
     return path, tuple(where)
 

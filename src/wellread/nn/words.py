@@ -9,7 +9,8 @@ from torch.nn import functional
 
 __all__ = ["WordGlance"]
 
-# A token's first weight is log(1 + RARITY * rank / vocabulary): vocabularies are in the order of frequency.
+# A token's first weight is log(1 + RARITY * rank / vocabulary): vocabularies are in the order of frequency, but for
+# what was added at their end, which hardly any text has.
 RARITY = 30
 
 

@@ -39,7 +39,6 @@ from wellread.nn.span_head import SpanHead
 from wellread.nn.tower import Pool, Tower
 from wellread.reading.batching import by_length, take_rows
 from wellread.reading.keeping import all_columns
-from wellread.reading.marginal import without_end
 from wellread.reading.pairing import Pairs, join
 from wellread.systems.base import Paper, Remembered
 from wellread.systems.marginal_base import MarginalSystem
@@ -231,19 +230,11 @@ class Realm(MarginalSystem):
     def _nll(self, batch: TrainingBatch, rows: Tensor) -> Tensor:
         """-log p(y | x), summed over questions and divided by their target tokens.
 
-        Questions whose answer cannot be said (no span of it was read; [frame] answer_tokens cut it, so that masks are
-        left over) take no part, and have no gradient; the log tells the share of the others (`answerable`).
+        Questions whose answer cannot be said (no span of it was read; [frame] cut it or some of the masks) take no
+        part, and have no gradient; the log tells the share of the others (`answerable`).
         """
         inputs, candidates = take_rows(batch.inputs, rows), take_rows(batch.candidates, rows)
         target, mask = batch.target[rows], batch.target_mask[rows]
-        masks, wanted = self.masks(inputs), without_end(target, mask, self.reader.end_token).sum(1)
-        short = int(((masks > 0) & (masks < wanted)).sum())
-        if short:
-            raise ValueError(
-                f"{short} of {len(masks)} questions have fewer masks than their answers have tokens; make the "
-                "questions with `wellread questions masked --tokenizer MODEL`, and give [frame] question_tokens that "
-                "do not cut them."
-            )
         found = self.log_likelihood(inputs, candidates, target, mask)
         silent = found.isneginf()
         return -found.masked_fill(silent, 0.0).sum() / mask[~silent].sum().clamp_min(1)

@@ -45,7 +45,7 @@ from wellread.reading.relevance import all_pairs, relevance
 from wellread.systems.base import Paper, Represented
 from wellread.systems.fusion_base import take
 from wellread.systems.live_base import LiveConfig, LiveSystem
-from wellread.systems.step_base import again, gathered, numbers, same
+from wellread.systems.step_base import gathered, numbers, repeated, same
 from wellread.types import CandidateBatch, Inputs, Reading, TrainingBatch
 
 if TYPE_CHECKING:
@@ -152,7 +152,7 @@ class ReAtt(LiveSystem):
             return None
         return (
             f"head {self.head} searches, and has {share:.0%} of the weight of all heads: training has not picked one. "
-            "Train for longer, or give --set head=NUMBER."
+            "Train for longer, or choose: wellread init --system reatt --from MODEL --set head=NUMBER."
         )
 
     def _share_of_head(self) -> float:
@@ -275,7 +275,7 @@ class ReAtt(LiveSystem):
             found = torch.cat([checkpoint(one, *block, use_reentrant=False) for block in blocks], 1)
             scores = scores + weights[head] * found
         own = torch.eye(questions, dtype=torch.bool, device=ids.device).repeat_interleave(close, dim=1)
-        allowed = own if not self.config.random_passages else own | ~(same(ids, ids) | again(ids))
+        allowed = own if not self.config.random_passages else own | ~(same(ids, ids) | repeated(ids))
         allowed = allowed & key_mask.any(-1).flatten()
         full = target.new_zeros(own.shape).masked_scatter(own, target)
         loss = attention_distillation(scores, full, exists=allowed)

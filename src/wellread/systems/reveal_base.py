@@ -87,7 +87,9 @@ class RevealConfig:
             f"the pictures' features are of {image_encoder}, the model was trained with those of "
             f"{self.picture_encoder}; make the folder of pictures again with that image encoder.",
         )
-        wanted = {"picture_dim": sum(groups), "picture_colours": sum(groups[1:]), "patches": patches}
+        wanted = {"picture_dim": sum(groups), "patches": patches}
+        if not self.picture_encoder:  # what was trained reads colours as it was trained to
+            wanted["picture_colours"] = sum(groups[1:])
         wrong = [f"{name}={getattr(self, name)}" for name, value in wanted.items() if getattr(self, name) != value]
         require(
             not wrong,

@@ -14,7 +14,7 @@ from wellread.systems.base import Represented
 if TYPE_CHECKING:
     from torch import Tensor
 
-__all__ = ["again", "gathered", "numbers", "same"]
+__all__ = ["gathered", "numbers", "repeated", "same"]
 
 
 def gathered(parts: Sequence[Represented], kind: str, name: str) -> Tensor:
@@ -49,7 +49,7 @@ def same(right: Tensor, ids: Tensor) -> Tensor:
     return ((flat[None, :, None] == right[:, None, :]) & (flat != 0)[None, :, None]).any(-1)
 
 
-def again(ids: Tensor) -> Tensor:
+def repeated(ids: Tensor) -> Tensor:
     """[questions * passages] bool: which of all passages `ids` [questions, passages] come again; 0 is like nothing."""
     flat = ids.flatten()
     return (flat[:, None] == flat).tril(-1).any(1) & (flat != 0)

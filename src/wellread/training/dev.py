@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
 import torch
@@ -56,14 +56,15 @@ class DevQuestions:
         said: list[str] = []
         for start in range(0, len(mine), self.batch_size):
             said += self._answers(model, mine[start : start + self.batch_size])
-        scores = [self._scores(model, text, *pair) for text, pair in zip(said, mine, strict=True)]
+        names = {name for _, found in mine for name in found.ids}
+        texts = {name: model.frame.text(self.passages[name]) for name in names}
+        scores = [self._scores(texts, text, *pair) for text, pair in zip(said, mine, strict=True)]
         totals = self.processes.sum(torch.tensor(scores).view(-1, len(METRICS)).sum(0))
         means = (100 * totals / len(self.pairs)).tolist()
         return {**dict(zip(METRICS, means)), "n": len(self.pairs)}
 
-    def _scores(self, model: Model, said: str, question: Question, found: Candidates) -> list[float]:
-        texts = [model.frame.text(self.passages[name]) for name in found.ids]
-        told = recall_by_answer(texts, question.answers, len(texts))
+    def _scores(self, texts: Mapping[str, str], said: str, question: Question, found: Candidates) -> list[float]:
+        told = recall_by_answer([texts[name] for name in found.ids], question.answers, len(found.ids))
         # nan: of answers without a word
         return [exact_match(said, question.answers), f1(said, question.answers), 0.0 if math.isnan(told) else told]
 

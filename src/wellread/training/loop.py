@@ -305,6 +305,12 @@ class _Run:
 
     def _log(self) -> None:
         meter, seconds = self.meter, time.perf_counter() - self.meter.since
+        if meter.asked and not meter.answerable:
+            raise ValueError(
+                f"none of the last {meter.asked:.0f} questions can be answered from what was read. Masked ones need as "
+                "many masks as their answers have tokens (`wellread questions masked --tokenizer MODEL`), and [frame] "
+                "question_tokens and answer_tokens that do not cut them; others a passage that holds their answer."
+            )
         means = {name: value / meter.steps for name, value in self._sums().items()}
         norm = float(meter.norm)
         questions = self.config.batch_size * meter.timed
@@ -371,14 +377,15 @@ class _Run:
             sums = {name: torch.tensor(value, device=self.model.device) for name, value in state["losses"].items()}
         else:
             sums = dict.fromkeys(state["losses"], torch.zeros((), device=self.model.device))
-        self.meter = _Meter(losses=sums, steps=state["steps"], timed=0)
+        told = {name: state.get(name, 0.0) for name in ("asked", "answerable")}
+        self.meter = _Meter(losses=sums, steps=state["steps"], timed=0, **told)
 
     def _save(self) -> None:
         begun = time.perf_counter()
         sums = self._sums() if self.meter.steps else {}
         if self.processes.main:
             state = {"weights": self.model.system.state_dict(), "optimizer": self.optimizer.state_dict()}
-            meter = {"losses": sums, "steps": self.meter.steps}
+            meter = {"losses": sums, **{name: getattr(self.meter, name) for name in ("steps", "asked", "answerable")}}
             write_checkpoint(self.out, {**state, **meter, "step": self.step, "best": self.best})
             if self.live is not None:
                 self.live.saved(self.step)

@@ -31,7 +31,7 @@ TOPICS: dict[str, list[Row]] = {
             "source-condition",
             "a condition on rows that is none",
             "corpus --source 'facts=passages.jsonl?train' --out new",
-            r"source 'facts=passages\.jsonl\?train': 'train' is no condition; write FIELD=VALUE or FIELD!=VALUE\.",
+            r"'facts=passages\.jsonl\?train': 'train' is no condition; write FIELD=VALUE or FIELD!=VALUE\.",
         ),
         Row(
             "picture-damaged",
