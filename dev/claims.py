@@ -37,8 +37,7 @@ right passage put among the candidates, unless the note says otherwise. The reci
 `src/wellread/data/claims/recipe.toml`. ReAtt's claims start from the default model over its memory of squad's
 passages (`--base wellread-mini --memory runs/squad/mini-memory`), and read what was found, the right passage or not.
 REALM's start from the sentence encoder, RETRO's from random weights or a language model (bits per byte, in
-thousandths), REVEAL's from the default model's layers; the notes say over what. Rows of REVEAL of 2026-11-21 began with
-what is runs/mini/second/last today, and found nothing by words (`words`).
+thousandths), REVEAL's from the default model's layers; the notes say over what.
 """
 
 
