@@ -88,6 +88,12 @@ def test_the_answer_is_the_likeliest_of_what_all_and_each_say(asked, weight, num
         assert len(worth) > 1, "passages that all say the same would prove nothing"
 
 
+def answered(system, inputs, candidates):
+    """What was read, and what was written of it."""
+    reading = system.read(inputs, candidates)
+    return reading, system.generate(inputs, candidates, reading=reading, **LIMITS)
+
+
 def test_answers_stay_held_to_words_that_were_read(asked):
     build, inputs, candidates = asked
     nothing = torch.zeros(60, dtype=torch.bool)
@@ -171,8 +177,7 @@ def test_shares_are_what_each_passage_holds_of_the_answers_probability(asked):
     build, inputs, candidates = asked
     system = build(weigh_alone=1.0)
     with torch.no_grad():
-        reading = system.read(inputs, candidates)
-        written = system.generate(inputs, candidates, reading=reading, **LIMITS)
+        reading, written = answered(system, inputs, candidates)
         shares = system.shares(reading, written, candidates)
         half = build(weigh_alone=0.5).shares(reading, written, candidates)
         attended = build().shares(reading, written, candidates)
@@ -190,8 +195,7 @@ def test_an_answer_without_tokens_came_from_nowhere(asked):
     build, inputs, candidates = asked
     system = build(weigh_alone=0.5)
     with torch.no_grad():
-        reading = system.read(inputs, candidates)
-        written = system.generate(inputs, candidates, reading=reading, **LIMITS)
+        reading, written = answered(system, inputs, candidates)
         silent = written._replace(lengths=torch.tensor([0, int(written.lengths[1])]))
         shares = system.shares(reading, silent, candidates)
     assert shares[0].sum() == 0
