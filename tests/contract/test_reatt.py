@@ -86,6 +86,19 @@ def test_a_head_that_was_not_picked_is_told(tiny):
     assert system.search_doubt is None
 
 
+def test_a_settled_head_stays(tiny):
+    """A mixture that fits the target better may win any number of steps; once settled, its gradient is nothing."""
+    system = tiny.system("reatt", "bert")
+    with torch.no_grad():
+        system.head_weights[1] = 1e-6
+    system.settle()
+    assert system.facts() == {"head": 1, "head_share": 1.0}
+    inputs, candidates = tiny.batch()
+    system.losses(TrainingBatch(inputs, candidates, *tiny.target()))["cross_document"].backward()
+    assert system.head_weights.grad.abs().max() == 0
+    assert sum(weight.grad.abs().sum() for weight in system.reader.parameters() if weight.grad is not None) > 0
+
+
 @torch.no_grad()
 def test_it_reads_as_lumen_does(tiny):
     """The layers above the cut and the decoder are LUMEN's, with a question encoder shared and trained."""

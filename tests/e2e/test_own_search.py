@@ -245,6 +245,7 @@ def test_the_log_tells_which_head_retrieves(taught):
     assert {"nll", "cross_document"} <= set(log[0])
     model = load_model(taught / "last")
     assert (log[-1]["head"], log[-1]["head_share"]) == tuple(model.system.facts().values())
+    assert log[-1]["head_share"] == 1.0  # picked before its own search first found what is read
 
 
 def test_a_stopped_run_goes_on_with_the_same_candidates(home, taught, tmp_path):

@@ -325,6 +325,12 @@ FINDS = Claim(
         "before": Variant(replace(SEARCHING, steps=0.0, iterations=1, options={"head": 3}), 0.0, ask=OWN),
         "after": Variant(SEARCHING, 1.0, ask=OWN),
         "words": Variant(replace(SEARCHING, steps=0.0, iterations=1), 2.0, ask=replace(OWN, search="lexical")),
+        "answers": Variant(
+            replace(SEARCHING, steps=0.0, iterations=1),
+            2.0,
+            "answer",
+            replace(OWN, search="lexical", measure="answer@1"),
+        ),
         "reads": Variant(SEARCHING, 3.0, "EM", replace(OWN, measure="em")),
         "elsewhere": Variant(
             replace(SEARCHING, start=SEARCHING, tasks={"masked": 1.0}, world="scifact"),
@@ -343,9 +349,10 @@ def test_a_claim_about_finding(tmp_path):
     planner = Planner(settings(tmp_path))
     row = run_claim(planner, FINDS)
     found = {each["variant"]: each for each in row["rows"]}
-    assert [each["measure"] for each in row["rows"]] == ["recall@1"] * 3 + ["em", "ndcg@10"]
+    assert [each["measure"] for each in row["rows"]] == ["recall@1"] * 3 + ["answer@1", "em", "ndcg@10"]
     assert found["before"]["per_seed"][0] == found["before"]["per_seed"][1]
     assert found["words"]["em"] == 25  # one digit is no word: all four questions find the first house
+    assert found["answers"]["em"] == 25  # its answer stands in no other house
     assert 0 <= found["before"]["em"] <= 100
     trained = planner.plan(SEARCHING, 0)
     data, training = trained.recipe.data, trained.recipe.training

@@ -343,7 +343,7 @@ def test_probes_that_are_no_numbers_are_refused(tmp_path):
         ({"lists": -1}, "lists=-1 is out of range; it must be between 0"),
         ({"lists": 65537}, "lists=65537 is out of range.*65536"),
         ({"probes": -1}, "probes=-1 is negative; it must be 0"),
-        ({"per_token": 0}, "per_token=0 is too small; it must be at least 1"),
+        ({"per_token": -1}, "per_token=-1 is negative; it must be 0 .automatic. or more"),
         ({"candidates": -1}, "candidates=-1 is negative; it must be 0"),
         ({"codec": "pq"}, "reatt.codec='pq' is not allowed; use one of: residual, float32, float16"),
         ({"search": "quick"}, "reatt.search='quick' is not allowed; use one of: approximate, exact, exhaustive"),
@@ -400,11 +400,25 @@ def test_an_encoder_nobody_gave_is_opened_by_its_name(tmp_path, monkeypatch):
     assert opened == ["models/mine"]
 
 
+def test_passages_go_first_that_many_tokens_find_and_find_clearly():
+    # Question token 0 finds passages 0, 0, 1 and 2, question token 1 finds 1 and 3, the last one finds nothing.
+    owners, scores = np.array([0, 0, 1, 2, 1, 3]), np.array([9, 7, 5, 3, 4, 2], np.float32)
+    found, partial = token_search._filtered(owners, scores, np.array([4, 2, 0]), 5)
+    assert found.tolist() == [0, 1, 2, 3]
+    # above the worst row (3 and 2); and what a token's rows have more than that on average, where it finds a passage
+    missed = (6 + 4 + 2 + 0) / 4, (2 + 0) / 2
+    assert partial.tolist() == [6 + missed[0], 2 + missed[0] + 2 + missed[1], 0 + missed[0], 0 + missed[1]]
+
+
 def test_lists_follow_the_number_of_tokens():
     options = TokenOptions(encoder="any")
     assert [options.lists_for(tokens) for tokens in (0, 1, 2_500_000, 12_000_000, 10**12)] == [2, 2, 2048, 4096, 65536]
     assert TokenOptions(encoder="any", codec="float32", search="exact").lists_for(1000) == 0
     assert TokenOptions(encoder="any", lists=7).lists_for(1000) == 7
-    assert [options.probes_for(lists) for lists in (1, 64, 2048, 4096)] == [16, 16, 128, 256]
+    assert [options.probes_for(lists) for lists in (1, 64, 2048, 4096)] == [16, 16, 64, 128]
+    assert [options.per_token_for(tokens) for tokens in (10, 500_000, 12_277_157)] == [512, 512, 11_989]
+    assert TokenOptions(encoder="any", per_token=7).per_token_for(12_277_157) == 7
+    assert [options.candidates_for(top_k) for top_k in (1, 20, 100)] == [1000, 1000, 2000]
+    assert [TokenOptions(encoder="any", candidates=count).candidates_for(100) for count in (0, 7)] == [0, 7]
     assert TokenOptions(encoder="any", search="exact", probes=7).probes_for(64) == 0
     assert TokenOptions(encoder="any", probes=7).probes_for(2048) == 7

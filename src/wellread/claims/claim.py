@@ -56,7 +56,7 @@ class Ask:
     than it was trained with. questions: the dev questions, a name in `plan.DEV`. search: what finds the candidates:
     "" the world's index, "own" the system's own search, "nothing" for a system that reads nothing, else a name in the
     table of retrievers; sources: only in these, where given. measure: "em", "recall@K" (whether a right passage is
-    among the first K found) or "ndcg@10".
+    among the first K found), "answer@K" (whether an answer stands in one of them) or "ndcg@10".
     """
 
     top_k: int | None = None

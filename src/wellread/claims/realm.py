@@ -24,6 +24,7 @@ RETRIEVAL = Run(
 FROZEN = replace(RETRIEVAL, freeze=(*LOWER, *TOWERS))
 NULL = replace(RETRIEVAL, options={**OPTIONS, "null_only": True})
 SEEN = Ask(gold=False, search="own", questions="spans")
+FOUND = replace(SEEN, measure="answer@5")
 BLIND = replace(SEEN, search="nothing", options={"null_only": True})
 
 OPEN = replace(RETRIEVAL, start=RETRIEVAL, tasks={"open": 1.0}, world="open", steps=0.5)
@@ -36,6 +37,7 @@ HELPS = Claim(
     tags=("tab1",),
     says="A language model that retrieves fills in names and dates that it could not fill in from its weights.",
     variants={
+        "start": Variant(TOLD, -1.0, ask=SEEN),
         "retrieval": Variant(RETRIEVAL, 0.0, ask=SEEN),
         "null-asked": Variant(RETRIEVAL, 2.0, ask=BLIND),
         "null-trained": Variant(NULL, 3.0, ask=BLIND),
@@ -51,7 +53,7 @@ HELPS = Claim(
         series={"NQ": {0: 40.4, 3: 34.5}},
         x_label="0: REALM, 3: T5 without passages",
     ),
-    x_label="0: retrieval, 2: asked without passages, 3: trained without passages",
+    x_label="-1: before pre-training, 0: retrieval, 2: asked without passages, 3: trained without passages",
     note="Ours are exact fills of held-out names and dates, whose own passage is hidden, over 2,998 passages of "
     "whole articles. The passage tower stays: only the question tower learns to find. The reader first learns to "
     "copy, from the passages that its sentences were taken from.",
@@ -68,11 +70,14 @@ FROZEN_RETRIEVER = Claim(
     variants={
         "learning": Variant(RETRIEVAL, 0.0, ask=SEEN),
         "frozen": Variant(FROZEN, 1.0, ask=SEEN),
+        "learning-found": Variant(RETRIEVAL, 0.0, "answer among five found", FOUND),
+        "frozen-found": Variant(FROZEN, 1.0, "answer among five found", FOUND),
         "open-learning": Variant(OPEN, 0.0, "open questions", ANSWERED),
         "open-frozen": Variant(replace(OPEN, start=FROZEN, freeze=(*LOWER, *TOWERS)), 1.0, "open questions", ANSWERED),
     },
     rules=(
         Above("more is filled in", {"learning": 1, "frozen": -1}),
+        Above("more answers are found", {"learning-found": 1, "frozen-found": -1}),
         Above("more open questions are answered", {"open-learning": 1, "open-frozen": -1}),
     ),
     figures=Figures(
@@ -99,6 +104,7 @@ MASKING = Claim(
     tags=("tab2",),
     says="Masking names and dates teaches more than masking random words or random spans.",
     variants={
+        "start": Variant(TOLD, -1.0, ask=SEEN),
         "salient": replace(_masked("spans"), x=0.0),
         "random-tokens": replace(_masked("random_tokens"), x=1.0),
         "random-spans": replace(_masked("random_spans"), x=2.0),
@@ -113,8 +119,9 @@ MASKING = Claim(
         series={"NQ dev": {0: 38.2, 1: 32.3, 2: 35.3}},
         x_label="0: salient, 1: random words, 2: random spans",
     ),
-    x_label="0: salient, 1: random words (15 %), 2: random spans",
-    note="The paper measures after fine-tuning to questions; ours are exact fills of held-out names and dates.",
+    x_label="-1: before, 0: salient, 1: random words (15 %), 2: random spans",
+    note="The paper measures after fine-tuning to questions; ours are exact fills of held-out names and dates, and all "
+    "three start from a reader that has learnt to copy names and dates: what random masks do is to unlearn it.",
 )
 
 # Small towers that were never trained to find anything: what the paper starts with.
@@ -130,10 +137,10 @@ REFRESH = Claim(
     tags=("tab2",),
     says="Training with an index that is refreshed while the passage tower learns is worth more than with a stale one.",
     variants={
-        "fresh": Variant(replace(WARM, iterations=4), 0.0, ask=SEEN),
-        "stale": Variant(WARM, 1.0, ask=SEEN),
+        "fresh": Variant(replace(WARM, iterations=4), 0.0, ask=FOUND),
+        "stale": Variant(WARM, 1.0, ask=FOUND),
     },
-    rules=(Above("after training with a fresh index more is filled in", {"fresh": 1, "stale": -1}),),
+    rules=(Above("after training with a fresh index more answers are found", {"fresh": 1, "stale": -1}),),
     figures=Figures(
         says="NQ dev, EM (retrieval recall@5): 38.2 (38.5), with an index refreshed 30 times less often 28.7 (15.1)",
         y_label="EM",
@@ -141,8 +148,9 @@ REFRESH = Claim(
         x_label="0: refreshed, 1: 30 times less often",
     ),
     x_label="0: refreshed three times, 1: never",
-    note="Both are asked with a fresh index of their last weights: compared is what was learnt from fresh or from "
-    "stale finds. What a stale index costs while it is asked is not measured.",
+    note="Ours is the share of held-out names and dates that stand in one of five passages found, as the paper's "
+    "recall@5 before fine-tuning; so few are filled in at this size that nothing can be told from it. Both are asked "
+    "with a fresh index of their last weights: compared is what was learnt from fresh or from stale finds.",
 )
 
 START = Claim(
@@ -151,11 +159,12 @@ START = Claim(
     where="Sections 3.4 and 4.3",
     tags=("sec3.4",),
     says="Towers that start from the inverse cloze task learn to find, towers that start cold are ignored.",
-    variants={"warm": Variant(WARM, 0.0, ask=SEEN), "cold": Variant(LEARNS, 1.0, ask=SEEN)},
-    rules=(Above("with the warm start more is filled in", {"warm": 1, "cold": -1}),),
+    variants={"warm": Variant(WARM, 0.0, ask=FOUND), "cold": Variant(LEARNS, 1.0, ask=FOUND)},
+    rules=(Above("with the warm start more answers are found", {"warm": 1, "cold": -1}),),
     figures=Figures(says="a cold start leads to a vicious cycle: what is found is of no use, so nothing is learnt"),
     x_label="0: warm, 1: cold",
-    note="Towers of the first two layers of the sentence encoder, which find little by themselves.",
+    note="Towers of the first two layers of the sentence encoder, which find little by themselves. Measured as in "
+    "realm-refresh.",
 )
 
 REALM = (HELPS, FROZEN_RETRIEVER, MASKING, REFRESH, START)

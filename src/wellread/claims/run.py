@@ -25,6 +25,7 @@ from wellread.claims.searching import SearchPlaces, forget, rank_of_right, searc
 from wellread.claims.starts import STARTS
 from wellread.claims.worlds import DEV
 from wellread.corpus.store import Corpus
+from wellread.evaluation.metrics import recall_by_answer
 from wellread.evaluation.plots import Line, Panel, check_plot, panel_plot
 from wellread.evaluation.ranking import values_of
 from wellread.evaluation.report import hardware
@@ -36,6 +37,7 @@ from wellread.training.checkpoint import FILE as CHECKPOINT
 from wellread.training.checkpoint import replace_folder
 from wellread.training.online import drop_online_memory
 from wellread.training.run import run_recipe
+from wellread.types import Candidates, Question
 
 __all__ = ["Stopped", "outstanding", "run_claim"]
 
@@ -170,7 +172,7 @@ def asked(planner: Planner, planned: Planned, ask: Ask) -> dict[str, Any]:
 def _ask(planner: Planner, planned: Planned, ask: Ask, top_k: int) -> dict[str, Any]:
     dev, recipe = planner.dev(ask)
     data, corpus = recipe.data, Corpus.open(recipe.data.corpus)
-    questions = dev_questions(dev, answered=ask.measure == "em")
+    questions = dev_questions(dev, answered=ask.measure.startswith(("em", "answer@")))
     model = load_model(planned.last, options=dict(ask.options))
     if data.pictures is not None:
         model = model.with_pictures(Pictures.open(data.pictures))
@@ -185,6 +187,8 @@ def _ask(planner: Planner, planned: Planned, ask: Ask, top_k: int) -> dict[str, 
     if ask.depth:
         row["ranks"] = [rank_of_right(*pair) for pair in zip(questions, candidates, strict=True)]
         row |= {name: list(each) for name, each in values_of(questions, candidates, measures=["ndcg@10"]).items()}
+    if ask.measure.startswith("answer@"):
+        row[ask.measure] = [_holds_answer(corpus, *pair, ask.measure) for pair in zip(questions, candidates)]
     read = Asked([], [None] * len(questions), 0.0)
     if ask.measure == "em":
         read = ask_all(
@@ -196,6 +200,12 @@ def _ask(planner: Planner, planned: Planned, ask: Ask, top_k: int) -> dict[str, 
             precision=recipe.training.precision,
         )
     return row | {"flops": read.flops, "em": read.em, "kept": read.kept}
+
+
+def _holds_answer(corpus: Corpus, question: Question, found: Candidates, measure: str) -> float:
+    first = int(measure.removeprefix("answer@"))
+    texts = [passage.text for passage in corpus.get(found.ids[:first])]
+    return recall_by_answer(texts, question.answers, first)
 
 
 def _memory(planner: Planner, model: Model, world: str) -> Memory | None:

@@ -4,8 +4,9 @@
 
 `exhaustive` scores every passage. `two_stage` is the paper's way (section 2.2): per question token the nearest K'
 passage tokens, found exactly or in the inverted lists whose centroids score best; the passages these belong to are
-scored over all of their tokens. Where there are too many, those go first that would score best if every question token
-that found nothing in a passage had its own K'-th nearest there (as in XTR, Lee et al. 2023, section 3.2).
+scored over all of their tokens. Where there are too many, those go first that would score best if a question token that
+found nothing in a passage had there as much less than its K'-th nearest as its nearest have more, on average (XTR, Lee
+et al. 2023, section 3.2, takes the K'-th itself, which speaks too well of passages that few tokens found).
 """
 
 from __future__ import annotations
@@ -232,7 +233,10 @@ def _halve(rows, scores, count, keep):
 
 @numba.njit(cache=True, nogil=True)
 def _filtered(owners, scores, counts, num_passages):
-    """The passages that rows belong to, and the sum over question tokens of how far each is above its worst row.
+    """The passages that rows belong to, and how far each is above one that no question token found.
+
+    That is the sum over the question tokens that found it of how far it is above the token's worst row, and of how far
+    the token's rows are above that on average: so far below it others are taken to be.
 
     owners, scores: [rows], the rows of one question token after those of another. counts: [question tokens].
     """
@@ -242,7 +246,10 @@ def _filtered(owners, scores, counts, num_passages):
     found, number, start = np.empty(len(owners), np.int64), 0, 0
     for token in range(len(counts)):
         stop = start + counts[token]
-        least = scores[start:stop].min() if stop > start else np.float32(0)
+        if stop == start:
+            continue
+        least = scores[start:stop].min()
+        missed = scores[start:stop].mean() - least
         for place in range(start, stop):
             passage, score = owners[place], scores[place]
             if last[passage] < token:
@@ -250,6 +257,7 @@ def _filtered(owners, scores, counts, num_passages):
                     found[number] = passage
                     number += 1
                 last[passage], most[passage] = token, least
+                partial[passage] += missed
             if score > most[passage]:
                 partial[passage] += score - most[passage]
                 most[passage] = score

@@ -56,18 +56,19 @@ class TokenOptions:
     """encoder: its name, which is the folder of a model unless an encoder object was given.
     codec: how keys are stored; residual takes 8 bits a dimension. search: approximate looks for the nearest tokens in
     inverted lists, exact looks at all tokens, exhaustive scores all passages. lists: how many inverted lists, 0 for
-    about twice the square root of the tokens. probes: lists looked into per question token, 0 for
-    a sixteenth of them and at least 16. per_token: the nearest
-    tokens looked for per question token. candidates: passages scored over all of their tokens, 0 for all that the
-    nearest tokens lead to. encoder_fingerprint: filled in by `build`."""
+    about twice the square root of the tokens. probes: lists looked into per question token, 0 for a thirty-second of
+    them and at least 16. per_token: the nearest tokens looked for per question token, 0 for one in 1,024 and at least
+    512: with a trained head all question tokens count, and a passage is known by where it stands among the nearest of
+    each. candidates: passages scored over all of their tokens, None for 20 times as many as are wanted and at least
+    1,000, 0 for all that the nearest tokens lead to. encoder_fingerprint: filled in by `build`."""
 
     encoder: str = ""
     codec: Literal["residual", "float32", "float16"] = "residual"
     search: Literal["approximate", "exact", "exhaustive"] = "approximate"
     lists: int = 0
     probes: int = 0
-    per_token: int = 512
-    candidates: int = 800
+    per_token: int = 0
+    candidates: int | None = None
     encoder_fingerprint: str = ""
 
     def __post_init__(self) -> None:
@@ -75,8 +76,9 @@ class TokenOptions:
         allowed = 0 <= self.lists <= LARGEST
         require(allowed, f"lists={self.lists} is out of range; it must be between 0 (automatic) and {LARGEST}.")
         require(self.probes >= 0, f"probes={self.probes} is negative; it must be 0 (automatic) or more.")
-        require(self.per_token >= 1, f"per_token={self.per_token} is too small; it must be at least 1.")
-        require(self.candidates >= 0, f"candidates={self.candidates} is negative; it must be 0 (all found) or more.")
+        require(self.per_token >= 0, f"per_token={self.per_token} is negative; it must be 0 (automatic) or more.")
+        allowed = self.candidates is None or self.candidates >= 0
+        require(allowed, f"candidates={self.candidates} is negative; it must be 0 (all found) or more.")
 
     @property
     def given_type(self) -> str:
@@ -94,7 +96,15 @@ class TokenOptions:
         """Lists looked into of so many; 0 where the first stage is exact."""
         if self.search != "approximate":
             return 0
-        return self.probes or max(16, lists // 16)
+        return self.probes or max(16, lists // 32)
+
+    def per_token_for(self, tokens: int) -> int:
+        """The nearest tokens looked for per question token, of so many."""
+        return self.per_token or max(512, tokens // 1024)
+
+    def candidates_for(self, top_k: int) -> int:
+        """Passages scored over all of their tokens, where so many are wanted; 0 for all that are found."""
+        return max(1000, 20 * top_k) if self.candidates is None else self.candidates
 
 
 class TokenRetriever(OwnEncoder, EncodedRetriever):
@@ -155,8 +165,11 @@ class TokenRetriever(OwnEncoder, EncodedRetriever):
         vectors = self._probe_vectors(probes)
         found = []
         for segment, allowed in self._searched(where):
-            chosen = {"per_token": options.per_token, "candidates": options.candidates}
-            chosen["probes"] = options.probes_for(segment.num_lists)
+            chosen = {
+                "per_token": options.per_token_for(len(segment.keys)),
+                "candidates": options.candidates_for(top_k),
+                "probes": options.probes_for(segment.num_lists),
+            }
             found.append([two_stage(segment, allowed, row, top_k, **chosen) for row in vectors])
         return self.candidates(found, top_k)
 

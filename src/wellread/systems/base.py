@@ -133,6 +133,10 @@ class System(nn.Module, ABC):
         """Why what this system finds by itself may be of no use; None for no reason."""
         return None
 
+    def settle(self) -> None:
+        """Decide what search needs decided. Called in training, before this system's own search first finds what is
+        read next."""
+
     def seek(self, inputs: Inputs) -> Sequence[Tensor] | None:
         """Questions -> one [probes, dim] per question; None where the words of the question are the probe.
 

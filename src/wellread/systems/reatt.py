@@ -19,12 +19,13 @@ follow from the states by one projection) and reading. The random passages of se
 questions of a step, all of them, however many pieces or processes the step is divided into: `represent` and
 `joint_losses` are the two halves of the gradient cache (appendix A).
 
-Differences: while answering, the head of the largest weight retrieves alone. A passage that is close to two
-questions of a step is no random one for either. The gradient of w is that of w / tau, so that clipping by norm leaves
-something of the others. Start and end tokens take no part in retrieval: in untrained heads they can win every maximum,
-and say nothing about a passage. With mark_matches the layer that retrieves is told, after its score was taken, which
-tokens match. Scores are Q K^T as the paper writes them: without position bias, and without the factor head_dim^-0.5
-that BERT has and T5 has not (with it retrieval learns more slowly).
+Differences: while answering, the head of the largest weight retrieves alone. It is picked for good when the model's
+own search first finds passages in training: a mixture of heads can fit the target better than any, and stay. A
+passage that is close to two questions of a step is no random one for either. The gradient of w is that of w / tau, so
+that clipping by norm leaves something of the others. Start and end tokens take no part in retrieval: in untrained
+heads they can win every maximum, and say nothing about a passage. With mark_matches the layer that retrieves is told,
+after its score was taken, which tokens match. Scores are Q K^T as the paper writes them: without position bias, and
+without the factor head_dim^-0.5 that BERT has and T5 has not (with it retrieval learns more slowly).
 """
 
 from __future__ import annotations
@@ -140,6 +141,11 @@ class ReAtt(LiveSystem):
             # As if w / tau were learnt: a gradient 1 / tau times as long would take all that clipping leaves.
             return (weights.detach() / self.config.head_temperature + weights - weights.detach()).softmax(0)
         return functional.one_hot(torch.tensor(self.config.head), len(self.head_weights)).to(self.head_weights)
+
+    @torch.no_grad()
+    def settle(self) -> None:
+        """Pick the head of the largest weight for good: the others get no share that training could give back."""
+        self.head_weights.copy_(functional.one_hot(torch.tensor(self.head), len(self.head_weights)))
 
     def facts(self) -> dict[str, float]:
         """The head that retrieves, and its share of the scores that are trained."""

@@ -215,6 +215,8 @@ class _Run:
             self.live.now = self.step
         for step in sorted(border for border in self.borders if border <= self.step):
             self.model.system.eval()
+            if step == self.step:  # else the weights were saved after it
+                self.model.system.settle()
             self.refresh(self.model, step)
             self.model.system.train()
             self.borders.remove(step)
