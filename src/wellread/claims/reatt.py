@@ -138,8 +138,8 @@ ABLATIONS = Claim(
     ),
     x_label="the variants, in order; -1: without the loss",
     note="Without the cross-document loss no head is picked, so all twelve are asked; with one iteration none is for "
-    "good. What is in memory stays as it is, so that the rows of B differ in what is trained, too: with a bi-encoder of "
-    "one layer the five above it, with one of five layers one; in the paper all layers are. Half of the batch sees "
+    "good. What is in memory stays as it is, so that the rows of B differ in what is trained, too: with a bi-encoder "
+    "of one layer the five above it, with one of five layers one; in the paper all layers are. Half of the batch sees "
     "half as many questions in as many steps.",
 )
 PLACES = {name: float(place) for place, name in enumerate(n for n in ABLATIONS.variants if n not in NO_LOSS)}
