@@ -15,8 +15,8 @@ from wellread.memory.store import Memory
 from wellread.model import build_model, load_model, save_model
 from wellread.nn.bert import BertEncoder
 from wellread.nn.building import build_from_scratch
-from wellread.pipeline import memorize_corpus, open_pipeline
-from wellread.reading.frame import FrameConfig
+from wellread.pipeline import Pipeline, memorize_corpus, open_pipeline
+from wellread.reading.frame import Frame, FrameConfig
 from wellread.retrieval import RETRIEVERS, open_index
 from wellread.token_encoder import ModelTokens
 from wellread.training.recipes import parse_recipe
@@ -116,6 +116,36 @@ def test_other_weights_are_refused(home, memory, tmp_path):
     save_model(tmp_path / "changed", changed)
     with pytest.raises(ValueError, match="the search index was built with other weights or options than this reatt"):
         open_pipeline(model=tmp_path / "changed", memory=memory)
+
+
+def test_an_index_stays_where_only_what_reads_and_writes_changes(home, tmp_path, capsys):
+    """A decoder that learnt on, and the head that searches anyway chosen, as the warning says."""
+    unsure, picked, memory = (str(tmp_path / name) for name in ("unsure", "picked", "memory"))
+    save_model(unsure, load_model(home / "model", options={"head": None, "live_share": 0.25}))
+    main(["memorize", str(home / "corpus"), "--model", unsure, "--out", memory])
+    advice = load_model(unsure).system.search_doubt.partition("choose: wellread ")[2]
+    words = advice.replace("MODEL", unsure).replace("NUMBER.", "0").split()
+    main([*words, "--out", picked])
+    model = load_model(picked)
+    with torch.no_grad():
+        model.system.reader.decoder.layers[0].cross.value.weight.add_(1)
+    save_model(picked, model)
+    capsys.readouterr()
+    main(["ask", ASKED, "--model", picked, "--memory", memory, "--json"])
+    assert len(json.loads(capsys.readouterr().out)["passages"]) == len(PASSAGES)
+    with pytest.raises(ValueError, match="the search index was built with other weights or options than this reatt"):
+        open_pipeline(model=picked, memory=memory, options={"head": 1})
+
+
+def test_keys_of_other_templates_are_refused(home, memory):
+    model = load_model(home / "model")
+    for frame in (FrameConfig(question="{question}?"), FrameConfig(passage="{text}")):
+        other = replace(model, frame=Frame(frame, model.frame.tokenizer))
+        with pytest.raises(ValueError, match="the search index was built with other weights or options than this"):
+            Pipeline(other, open_index(memory / "index"), corpus=Corpus.open(home / "corpus"))
+    longer = replace(model.frame.config, question_tokens=60, answer_tokens=30)
+    other = replace(model, frame=Frame(longer, model.frame.tokenizer))
+    Pipeline(other, open_index(memory / "index"), corpus=Corpus.open(home / "corpus"))
 
 
 def test_a_model_without_a_search_is_refused(home):
