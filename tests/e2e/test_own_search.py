@@ -18,6 +18,7 @@ from wellread.nn.building import build_from_scratch
 from wellread.pipeline import Pipeline, memorize_corpus, open_pipeline
 from wellread.reading.frame import Frame, FrameConfig
 from wellread.retrieval import RETRIEVERS, open_index
+from wellread.retrieval.tokens import TokenRetriever
 from wellread.token_encoder import ModelTokens
 from wellread.training.recipes import parse_recipe
 from wellread.training.run import run_recipe
@@ -165,6 +166,23 @@ def test_added_passages_are_read_once_and_deleted_ones_not_found(home, memory, t
     names = {item.id for item in open_pipeline(model=home / "model", memory=memory).ask([ASKED], top_k=9)[0].passages}
     assert names == {"n1", *(item.id for item in PASSAGES)} - {"p3"}
     assert len(open_index(memory / "index")) == len(Memory.open(memory)) == len(PASSAGES)
+
+
+def test_an_index_whose_model_moved_says_what_it_needs(home, tmp_path, monkeypatch):
+    """Asked with words, as every other system does; a link in the old place is enough."""
+    old, moved, index = tmp_path / "old", tmp_path / "moved", tmp_path / "index"
+    save_model(old, load_model(home / "model"))
+    main(["index", str(home / "corpus"), "--model", str(old), "--out", str(index)])
+    old.rename(moved)
+    monkeypatch.setattr(TokenRetriever, "_encoders", {})  # as in a new process
+    with pytest.raises(ValueError, match=r"index .*/index needs the model it was built with, .* no longer at .*/old; put"):
+        open_index(index).search([Probe(words=ASKED)], top_k=1)
+    old.symlink_to(moved)
+    assert open_index(index).search([Probe(words=ASKED)], top_k=1)[0].ids
+    monkeypatch.setattr(TokenRetriever, "_encoders", {})
+    (moved / "system.json").unlink()
+    with pytest.raises(ValueError, match=r"old is not a model folder: system.json is missing"):
+        open_index(index).search([Probe(words=ASKED)], top_k=1)
 
 
 def test_a_model_whose_keys_differ_changes_nothing(home, memory, tmp_path):
