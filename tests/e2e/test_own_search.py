@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from dataclasses import replace
 
 import pytest
@@ -175,7 +176,7 @@ def test_an_index_whose_model_moved_says_what_it_needs(home, tmp_path, monkeypat
     main(["index", str(home / "corpus"), "--model", str(old), "--out", str(index)])
     old.rename(moved)
     monkeypatch.setattr(TokenRetriever, "_encoders", {})  # as in a new process
-    with pytest.raises(ValueError, match=r"index .*/index needs the model it was built with, .* no longer at .*/old; put"):
+    with pytest.raises(ValueError, match=r"/index needs the model it was built with, .* no longer at .*/old; put it"):
         open_index(index).search([Probe(words=ASKED)], top_k=1)
     old.symlink_to(moved)
     assert open_index(index).search([Probe(words=ASKED)], top_k=1)[0].ids
@@ -231,6 +232,21 @@ def test_an_index_is_asked_with_questions_of_ones_own(home, tmp_path, capsys):
         with pytest.raises(SystemExit):
             main(command)
         assert "--questions measures a search by tokens that does not score every" in capsys.readouterr().err
+
+
+def test_questions_that_are_cut_are_told(home, memory, tmp_path, capsys):
+    texts = ASKED, f"{'river ' * 60}{ASKED}"
+    rows = [{"question": text, "answers": ["Vltava"], "positive": ["p0"]} for text in texts]
+    asked = tmp_path / "asked.jsonl"
+    asked.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    place = ["--model", str(home / "model"), "--memory", str(memory)]
+    main(["ask", texts[1], *place])
+    assert re.search(r"the question has \d{2,3} tokens; the first 48 are read", capsys.readouterr().err)
+    main(["ask", ASKED, *place])
+    assert "are read" not in capsys.readouterr().err
+    for command in (["eval", "--questions", str(asked), *place], ["rank", str(asked), "--index", str(memory)]):
+        main([*command, "--top-k", "5", "--json"])
+        assert "1 of the 2 questions have more than 48 tokens; the first 48 are read" in capsys.readouterr().err
 
 
 # -- training --------------------------------------------------------------------------------------------------------

@@ -128,6 +128,8 @@ def _search(
 
     if isinstance(index, GivenRetriever):
         index.know(questions)
+    if index.of_a_model and (told := index.own_encoder().model.frame.left_out([item.text for item in questions])):
+        say(f"{index.directory}: {told}")
     probes = [Probe(words=question.text, picture=question.picture) for question in questions]
     index.search(probes[:1], top_k=top_k)  # what is loaded at the first search is on no question's clock
     start = time.perf_counter()
