@@ -86,6 +86,19 @@ def test_no_passage_is_read_for_the_index_or_while_answering(home, memory, tmp_p
     assert found[0].log_likelihood == pytest.approx(found[1].log_likelihood, abs=1e-4)
 
 
+def test_a_memory_without_an_index_says_how_to_build_one(home, tmp_path, capsys):
+    model, memory, index = (str(place) for place in (home / "model", tmp_path / "memory", tmp_path / "index"))
+    main(["memorize", str(home / "corpus"), "--model", model, "--retriever", "none", "--out", memory])
+    with pytest.raises(SystemExit):
+        main(["ask", ASKED, "--model", model, "--memory", memory])
+    advice = re.search(r"holds no search index; build one with `wellread (.*?)` and pass", capsys.readouterr().err)[1]
+    for word, place in (("CORPUS", str(home / "corpus")), ("MODEL", model), ("DIR", index)):
+        advice = advice.replace(word, place)
+    main(advice.split())
+    main(["ask", ASKED, "--model", model, "--memory", memory, "--index", index])
+    assert "[1]" in capsys.readouterr().out
+
+
 def test_the_index_scores_as_the_reader_does(home, memory):
     """Score from stored keys = score of the live pass, through build, storage, search and reading."""
     folder = memory / "plain"
