@@ -380,14 +380,15 @@ def open_pipeline(
     if pictures is not None:
         loaded = loaded.with_pictures(Pictures.open(pictures))
     if index is None:
-        index = None if memory is None else Path(memory) / INDEX_FOLDER
-        if index is None or not (index / "index.json").is_file():
-            if memory is not None:
-                raise ValueError(
-                    f"{memory} holds no search index; run the `wellread memorize` that made it again, which goes on "
-                    "where it stopped, or pass --index DIR."
-                )
+        if memory is None:
             raise ValueError("no search index was given; build one with wellread index and pass --index DIR.")
+        index = Path(memory) / INDEX_FOLDER
+        if not (index / "index.json").is_file():
+            keys = "" if loaded.system.retriever is None else f" --model MODEL --memory {memory}"
+            raise ValueError(
+                f"{memory} holds no search index; build one with `wellread index CORPUS{keys} --out DIR` and pass "
+                "--index DIR, or, where `wellread memorize` was stopped, run that again."
+            )
     now = {"system": loaded.name, "options": to_mapping(loaded.system.config)}
     confidence = None if isinstance(model, Model) else Confidence.load(model_path(model), **now)
     return Pipeline(

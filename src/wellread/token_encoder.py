@@ -7,7 +7,6 @@ memory no passage is read twice.
 from __future__ import annotations
 
 import hashlib
-import json
 import logging
 from collections.abc import Sequence
 from typing import Any
@@ -15,7 +14,6 @@ from typing import Any
 import numpy as np
 import torch
 
-from wellread.config import to_mapping
 from wellread.memory.fingerprint import check
 from wellread.memory.store import Memory
 from wellread.model import Model, load_model
@@ -59,11 +57,10 @@ class ModelTokens:
 
     @property
     def fingerprint(self) -> str:
-        """A digest of weights and options: an index answers rightly only to the model whose keys it holds."""
-        system = self.model.system
-        weights = checkpoints.fingerprint({name: weight.detach() for name, weight in system.named_parameters()})
-        options = json.dumps(to_mapping(system.config), sort_keys=True)
-        return hashlib.sha256(f"{weights} {options}".encode()).hexdigest()[:16]
+        """A digest of all that decides keys and queries: an index answers rightly only to the model whose keys it
+        holds. What reads and writes may learn on, or be set otherwise, over an index that stays."""
+        weights, frame = checkpoints.fingerprint(self.model.system.search_weights()), self.model.frame
+        return _digest(weights, frame.tokenizer.fingerprint, frame.fingerprint, frame.config.question)
 
     def passages(self, passages: Sequence[Passage]) -> list[np.ndarray]:
         """Keys of every passage, [tokens, key dim] float32 each."""
@@ -121,8 +118,7 @@ class ModelVectors(ModelTokens):
     @property
     def fingerprint(self) -> str:
         parts = self.model.fingerprint()
-        told = " ".join([parts.encoder, parts.tokenizer, parts.template, parts.cut])
-        return hashlib.sha256(told.encode()).hexdigest()[:16]
+        return _digest(parts.encoder, parts.tokenizer, parts.template, parts.cut)
 
     @property
     def sources(self) -> Sequence[str]:
@@ -157,6 +153,10 @@ def model_encoder(model: Model, **options: Any) -> ModelTokens:
 def open_token_encoder(name: str) -> ModelTokens:
     """The model in a folder as the encoder of questions (and of passages that are added later)."""
     return model_encoder(load_model(name))
+
+
+def _digest(*parts: str) -> str:
+    return hashlib.sha256(" ".join(parts).encode()).hexdigest()[:16]
 
 
 def _array(vectors: torch.Tensor) -> np.ndarray:

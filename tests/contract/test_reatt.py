@@ -8,6 +8,7 @@ from dataclasses import replace
 import pytest
 import torch
 
+from wellread.nn.checkpoints import fingerprint
 from wellread.reading.relevance import relevance
 from wellread.systems.fusion_base import take
 from wellread.types import TrainingBatch
@@ -97,6 +98,36 @@ def test_a_settled_head_stays(tiny):
     system.losses(TrainingBatch(inputs, candidates, *tiny.target()))["cross_document"].backward()
     assert system.head_weights.grad.abs().max() == 0
     assert sum(weight.grad.abs().sum() for weight in system.reader.parameters() if weight.grad is not None) > 0
+
+
+@pytest.mark.parametrize("encoder", ["shared", "separate"])
+@pytest.mark.parametrize("family", ["t5", "bert"])
+@torch.no_grad()
+def test_search_weights_are_those_that_queries_and_keys_follow_from(tiny, family, encoder):
+    """Each of the weights changed alone; what reads and writes is none of them."""
+    system = tiny.system("reatt", family, question_encoder=encoder)
+    inputs, candidates = tiny.batch()
+
+    def vectors():
+        keys = remembered(system, candidates.tokens[0, 0], candidates.mask[0, 0])
+        return torch.cat([keys, *system.seek(inputs)])
+
+    before, known = vectors(), fingerprint(system.search_weights())
+    read = 0
+    for name, weight in system.named_parameters():
+        kept = weight.clone()
+        weight.add_(torch.arange(weight.numel()).view_as(weight) / weight.numel())
+        same = fingerprint(system.search_weights()) == known
+        assert not same or torch.equal(vectors(), before), name
+        if name.startswith(("reader.decoder.", f"reader.encoder.layers.{system.cut}.attention.value", "reader.copy.")):
+            read += 1
+            assert same, name
+        weight.copy_(kept)
+    assert read > 0
+    system.head_weights[1] = 0.5
+    other = fingerprint(system.search_weights())
+    given = tiny.system("reatt", family, question_encoder=encoder, head=1)
+    assert fingerprint(given.search_weights()) == other != known
 
 
 @torch.no_grad()

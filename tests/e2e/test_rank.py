@@ -89,6 +89,13 @@ def test_a_baseline_is_a_run_or_an_index(wellread, place):
     assert "3 questions, " in table
 
 
+def test_where_chooses_among_the_passages_of_both(wellread, place):
+    ask = "rank set --split test --index cut-index --where document=d1 --baseline"
+    told = wellread(f"{ask} cut-index --json").json
+    assert told["recall@5"] == pytest.approx(100 / 2 / 3, abs=0.001)  # d1, one of two that the first question needs
+    assert all(row == {"mean": 0, "low": 0, "high": 0} for row in told["difference"].values())
+
+
 def test_a_run_becomes_an_index_that_ranks_the_same(wellread, place):
     first = wellread("rank set --split test --index whole-index --run-out whole.trec --json").json
     assert wellread("index whole --retriever given --run whole.trec --out given --json").code == 0
@@ -131,6 +138,11 @@ ERRORS = [
         "rank set --split test --index cut-index --baseline strange.trec",
         r"baseline strange\.trec ranks none of the 3 questions \('1', for one\); "
         r"give a run of the same questions \(it has 1 others\)\.",
+    ),
+    (
+        "rank set --split test --index cut-index --where document=d1 --baseline strange.trec",
+        r"--where cannot choose among the passages of baseline strange\.trec, a run file; "
+        r"give the folder of an index\.",
     ),
     (
         "rank set --split test --index cut-index --run-out run.trec --run-name 'my run'",

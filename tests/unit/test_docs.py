@@ -5,13 +5,17 @@ from __future__ import annotations
 import importlib
 import re
 import shlex
+from itertools import pairwise
 from pathlib import Path
 
 import click
 import pytest
 
+from wellread.training.recipes import load_recipe
+
 ROOT = Path(__file__).parents[2]
-PAGES = [ROOT / "docs" / f"{name}.md" for name in ("training", "memory", "systems", "retro", "reveal", "pictures")]
+NAMES = ("training", "retrieval", "memory", "systems", "retro", "reveal", "pictures")
+PAGES = [ROOT / "docs" / f"{name}.md" for name in NAMES]
 PAGES += [ROOT / "README.md", ROOT / "recipes" / "papers" / "README.md"]
 HEADED = sorted((ROOT / "recipes").rglob("*.toml"))
 
@@ -60,6 +64,15 @@ def test_the_check_of_commands_can_fail():
     assert unknown_options(["train", "r.toml", "--ste", "x=1"]) == ["--ste"]
     assert unknown_options(["memory", "forget", "memory"]) == ["forget"]
     assert commands_of(ROOT / "docs" / "training.md")[-1] == ["train", "recipes/example.toml"]  # behind torchrun
+
+
+@pytest.mark.parametrize("path", PAGES, ids=lambda path: str(path.relative_to(ROOT)))
+def test_recipes_take_the_settings_they_are_given(path, monkeypatch):
+    for name in ("WELLREAD_DATA", "WELLREAD_PAPERS", "T5"):
+        monkeypatch.setenv(name, "somewhere")
+    for words in commands_of(path):
+        if words[0] == "train" and (ROOT / words[1]).is_file():
+            load_recipe(ROOT / words[1], [value for option, value in pairwise(words) if option == "--set"])
 
 
 @pytest.mark.parametrize("path", PAGES, ids=lambda path: str(path.relative_to(ROOT)))

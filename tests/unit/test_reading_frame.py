@@ -45,6 +45,18 @@ def test_both_segments_of_a_bert_are_wrapped():
     assert rows == [[bert.cls, *plain(bert, "Moon is far"), bert.sep]]
 
 
+def test_questions_of_which_not_all_is_read_are_told(tokenizer):
+    frame = Frame(FrameConfig(question="{question}", question_tokens=6), tokenizer)
+    long, short = "moon " * 20, "moon"
+    tokens = len(plain(tokenizer, long)) + (0 if tokenizer.cls is None else 2)
+    assert frame.left_out([short, short]) is None
+    assert frame.left_out([long]) == f"the question has {tokens} tokens; the first 6 are read"
+    assert frame.left_out([long, short]) == "1 of the 2 questions have more than 6 tokens; the first 6 are read"
+    whole = Frame(replace(frame.config, question_tokens=tokens), tokenizer)
+    assert whole.left_out([long]) is None
+    assert whole.questions([long]).mask.sum() == tokens
+
+
 def test_questions_are_padded_to_the_longest(tokenizer):
     frame = Frame(FrameConfig(), tokenizer)
     one, other = "what is the moon?", "the moon"

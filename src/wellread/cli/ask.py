@@ -78,6 +78,8 @@ def command(
     for asked in _questions(question, file):
         if image is not None and asked.picture is None:
             asked = Question(asked.id, asked.text, metadata={"picture": image})
+        if told := pipeline.model.frame.left_out([asked.text]):
+            say(told)
         answer = ask(asked, **settings)
         text = asked.text
         click.echo(json.dumps(as_mapping(text, answer), ensure_ascii=False) if as_json else as_text(text, answer, show))

@@ -101,6 +101,8 @@ def command(as_json: bool, keep: str | None, run_out: str | None, **choice: Any)
         raise ValueError(f"{choice['questions']} holds no questions with answers; give a file that does.")
     pipeline = opened(choice)
     say(f"{len(questions)} questions")
+    if told := pipeline.model.frame.left_out([item.text for item in questions]):
+        say(told)
     if not available() and any(question.positive for question in questions):
         say("ndcg@10 and mrr@10 are left out; they need: pip install 'wellread[ranking]'")
     if any(question.task == "caption" for question in questions) and not captions_available():

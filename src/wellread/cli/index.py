@@ -16,6 +16,7 @@ __all__ = ["command"]
 
 # Questions, or passages whose first words are searched, to see how well an approximate search finds.
 PROBED, WORDS = 32, 12
+DEPTHS = (20, 100)
 
 
 @click.command("index")
@@ -86,7 +87,7 @@ def command(
     kind = RETRIEVERS[name]
     asked = None
     if questions is not None:
-        if not hasattr(kind, "recall_against_exhaustive") or given.get("search") == "exhaustive":
+        if not hasattr(kind, "search_exhaustive") or given.get("search") == "exhaustive":
             raise ValueError("--questions measures a search by tokens that does not score every passage; leave it out.")
         asked = [question.text for question in evenly(read_questions(questions), PROBED)]
     if encoder is not None:
@@ -107,13 +108,11 @@ def command(
         "out": str(out),
     }
     human = "{passages} passages in a {retriever} index of {bytes} bytes at {out}, {seconds} s".format(**result)
-    if hasattr(index, "recall_against_exhaustive"):
-        found = "; every passage is scored"
-        result["bytes_per_token"] = index.bytes_per_token()
-        if index.options.search != "exhaustive":
-            result |= _searched(index, passages, asked)
-            found = "; finds {recall:.1%} of what scoring every passage would find ({asked} {asked_with})"
-        human += (found + ", {bytes_per_token} bytes a token").format(**result)
+    if hasattr(index, "search_exhaustive"):
+        sizes = result["bytes_per_token"] = index.bytes_per_token()
+        found = _searched(index, passages, asked)
+        result |= found
+        human += f"; {_told(found)}, {sizes['stored']:.1f} bytes a token ({sizes['plain']:.0f} as float32)"
     emit(result, as_json, human)
 
 
@@ -155,15 +154,34 @@ def _encoder(given: dict[str, Any], **more: Any) -> Any:
 
 
 def _searched(index: Any, passages: Any, questions: list[str] | None) -> dict[str, Any]:
-    """How well an approximate search finds: asked with questions, or with the beginnings of some passages."""
+    """How well an approximate search finds: asked with questions, or with the beginnings of some passages. Nothing
+    where it scores all passages."""
     from itertools import islice
+    from statistics import fmean
 
     from wellread.types import Probe
 
+    if index.options.search == "exhaustive" or len(index) <= max(DEPTHS[0], index.options.candidates_for(DEPTHS[0])):
+        return {}
     texts, kind = questions, "questions"
     if texts is None:
-        every, kind = max(1, len(passages) // PROBED), "beginnings of passages"
-        texts = [" ".join(passage.text.split()[:WORDS]) for passage in islice(passages, 0, PROBED * every, every)]
+        step, kind = max(1, len(passages) // PROBED), "beginnings of passages"
+        texts = [" ".join(passage.text.split()[:WORDS]) for passage in islice(passages, 0, PROBED * step, step)]
     probes = [Probe(words=text) for text in texts if text]
-    recall = index.recall_against_exhaustive(probes, top_k=20)
-    return {"recall": round(recall, 4), "asked": len(probes), "asked_with": kind}
+    depths = [depth for depth in DEPTHS if depth < len(index)]
+    every = index.search_exhaustive(probes, top_k=depths[-1])  # what takes time, once for all depths
+    recall = {}
+    for depth in depths:
+        pairs = [
+            (set(found.ids), set(best.ids[:depth])) for found, best in zip(index.search(probes, top_k=depth), every)
+        ]
+        recall[str(depth)] = round(fmean(len(found & best) / max(1, len(best)) for found, best in pairs), 4)
+    return {"recall": recall, "asked": len(probes), "asked_with": kind}
+
+
+def _told(found: dict[str, Any]) -> str:
+    if not found:
+        return "all passages are scored"
+    shares = " and ".join(f"{share:.1%} of the first {depth}" for depth, share in found["recall"].items())
+    asked = f"{found['asked']} {found['asked_with']}"
+    return f"finds {shares} that scoring all passages by their stored keys would find ({asked})"

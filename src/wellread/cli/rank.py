@@ -56,6 +56,7 @@ def command(questions: Path, as_json: bool, **choice: Any) -> None:
     from wellread.retrieval.given import write_run
 
     check_available()
+    where = parse_conditions(choice["where"]) or None
     asked, relevant = _asked(questions, choice["split"], choice["limit"])
     index = open_index(choice["index"])
     names = Documents(index)
@@ -63,8 +64,8 @@ def command(questions: Path, as_json: bool, **choice: Any) -> None:
     documents = names if names.are_judged(relevant) else None
     other = difference = None
     if choice["baseline"] is not None:  # first: what is wrong with it is told before a long search
-        other = _judge(asked, _baseline(choice["baseline"], asked, choice["top_k"], documents), choice)
-    found, milliseconds = _search(index, asked, choice["top_k"], documents, parse_conditions(choice["where"]) or None)
+        other = _judge(asked, _baseline(choice["baseline"], asked, choice["top_k"], documents, where), choice)
+    found, milliseconds = _search(index, asked, choice["top_k"], documents, where)
     if choice["run_out"] is not None:
         write_run(choice["run_out"], asked, found, name=choice["run_name"])
     report = _judge(asked, found, choice)
@@ -118,7 +119,7 @@ def _search(
     questions: Sequence[Question],
     top_k: int,
     documents: Documents | None,
-    where: dict[str, Any] | None = None,
+    where: dict[str, Any] | None,
 ) -> tuple[list[Candidates], float]:
     """What is found for every question, and milliseconds per question."""
     from wellread.retrieval.documents import search_documents
@@ -127,6 +128,8 @@ def _search(
 
     if isinstance(index, GivenRetriever):
         index.know(questions)
+    if index.of_a_model and (told := index.own_encoder().model.frame.left_out([item.text for item in questions])):
+        say(f"{index.directory}: {told}")
     probes = [Probe(words=question.text, picture=question.picture) for question in questions]
     index.search(probes[:1], top_k=top_k)  # what is loaded at the first search is on no question's clock
     start = time.perf_counter()
@@ -144,15 +147,23 @@ def _judge(questions: Sequence[Question], found: Sequence[Candidates], choice: d
 
 
 def _baseline(
-    path: Path, questions: Sequence[Question], top_k: int, documents: Documents | None
+    path: Path,
+    questions: Sequence[Question],
+    top_k: int,
+    documents: Documents | None,
+    where: dict[str, Any] | None,
 ) -> Sequence[Candidates]:
-    """The rankings to compare with, from a run file or another index."""
+    """The rankings to compare with, from a run file or another index, of which `where` chooses passages too."""
     if path.is_dir():
         from wellread.retrieval import open_index
         from wellread.retrieval.documents import Documents
 
         index = open_index(path)
-        return _search(index, questions, top_k, None if documents is None else Documents(index))[0]
+        return _search(index, questions, top_k, None if documents is None else Documents(index), where)[0]
+    if where and path.is_file():
+        raise ValueError(
+            f"--where cannot choose among the passages of baseline {path}, a run file; give the folder of an index."
+        )
     return _from_run(path, questions, top_k, documents)
 
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import sys
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from string import Formatter
@@ -96,10 +97,21 @@ class Frame:
 
     def questions(self, texts: Sequence[str]) -> Inputs:
         """Questions -> Inputs, tokens [batch, <= question_tokens]."""
-        framed = [self.config.question.format(question=text) for text in texts]
-        rows = self._wrap(framed, self.config.question_tokens, ends=False)
-        tokens, mask = pad_rows(rows, self.tokenizer.pad)
+        tokens, mask = pad_rows(self._questions(texts, self.config.question_tokens), self.tokenizer.pad)
         return Inputs(tokens=tokens, mask=mask)
+
+    def left_out(self, texts: Sequence[str]) -> str | None:
+        """That not all of some questions is read, as they are longer than `question_tokens`; None where all is."""
+        limit = self.config.question_tokens
+        longer = [len(row) for row in self._questions(texts, sys.maxsize) if len(row) > limit]
+        if not longer:
+            return None
+        if len(texts) == 1:
+            return f"the question has {longer[0]} tokens; the first {limit} are read"
+        return f"{len(longer)} of the {len(texts)} questions have more than {limit} tokens; the first {limit} are read"
+
+    def _questions(self, texts: Sequence[str], limit: int) -> list[list[int]]:
+        return self._wrap([self.config.question.format(question=text) for text in texts], limit, ends=False)
 
     def passages(self, passages: Sequence[Passage]) -> list[list[int]]:
         """Passages -> token lists of at most `passage_tokens` tokens."""

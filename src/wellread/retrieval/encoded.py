@@ -79,8 +79,9 @@ class OwnEncoder:
         self._checked = False
 
     def own_encoder(self) -> Any:
-        """The encoder this index was built with; ValueError where that name now stands for other weights."""
-        encoder = self.encoder_named(self.options.encoder)
+        """The encoder this index was built with; ValueError where that name now stands for other weights, or for
+        nothing."""
+        encoder = self._opened()
         if not self._checked:
             wanted, found = self.options.encoder_fingerprint, getattr(encoder, "fingerprint", "")
             if wanted != found:
@@ -90,6 +91,18 @@ class OwnEncoder:
                 )
             self._checked = True
         return encoder
+
+    def _opened(self) -> Any:
+        name = self.options.encoder
+        try:
+            return self.encoder_named(name)
+        except ValueError as error:
+            if Path(name).is_dir():  # it says itself what is wrong with it
+                raise
+            raise ValueError(
+                f"index {self.directory} needs the model it was built with, which is no longer at {name}; put it back "
+                "there (a link will do), or build the index again with `wellread index`."
+            ) from error
 
     def add(self, passages: Iterable[Passage]) -> int:
         """As `Retriever.add`; ValueError where the encoder's name now stands for other weights."""

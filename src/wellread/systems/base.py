@@ -174,6 +174,10 @@ class System(nn.Module, ABC):
         """What `retriever` searches: [..., tokens, key dim] of stored states [..., tokens, dim]."""
         raise NotImplementedError(f"{type(self).__name__} has no search of its own.")
 
+    def search_weights(self) -> Mapping[str, Tensor]:
+        """The weights that decide what `seek` and `search_keys` give; their hash binds an index to this model."""
+        raise NotImplementedError(f"{type(self).__name__} has no search of its own.")
+
     @abstractmethod
     def read(self, inputs: Inputs, candidates: CandidateBatch) -> Reading:
         """What the decoder attends to, with scores per candidate where the system has its own."""

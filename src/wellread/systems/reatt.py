@@ -30,7 +30,7 @@ without the factor head_dim^-0.5 that BERT has and T5 has not (with it retrieval
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, ClassVar, Literal
@@ -58,6 +58,8 @@ __all__ = ["ReAtt", "ReAttConfig"]
 
 # A head of less weight is left out: it changes the scores by less than float32 can tell.
 SMALLEST_WEIGHT = 1e-6
+# What of the layer that retrieves makes queries and keys. T5 norms before; BERT's norm, which comes after, is in too.
+SEARCHING = ("attention_norm.", "attention.query.", "attention.key.")
 # With less of the weights the head that searches is not the one that was trained.
 CLEAR_SHARE = 0.9
 # Passages whose scores are worked out at a time: a step's memory grows with these, not with all its passages.
@@ -158,7 +160,7 @@ class ReAtt(LiveSystem):
             return None
         return (
             f"head {self.head} searches, and has {share:.0%} of the weight of all heads: training has not picked one. "
-            "Train for longer, or choose: wellread init --system reatt --from MODEL --set head=NUMBER."
+            "Train for longer, or choose: wellread init --from MODEL --set head=NUMBER."
         )
 
     def _share_of_head(self) -> float:
@@ -187,6 +189,14 @@ class ReAtt(LiveSystem):
 
     def search_keys(self, states: Tensor) -> Tensor:
         return self.keys(states, self.head)
+
+    def search_weights(self) -> Mapping[str, Tensor]:
+        """Those below the layer that retrieves, of both sides, its queries and keys, and the number of the head."""
+        encoder = "reader.encoder."
+        made_by = [*self.parts()["memory"], f"{encoder}relative_bias", "question_encoder."]
+        made_by += [f"{encoder}layers.{self.cut}.{name}" for name in SEARCHING]
+        weights = {name: weight for name, weight in self.named_parameters() if name.startswith(tuple(made_by))}
+        return {**weights, "head": torch.tensor(self.head)}
 
     # -- read ----------------------------------------------------------------------------------------------
 

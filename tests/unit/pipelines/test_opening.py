@@ -75,7 +75,7 @@ def test_pipelines_are_opened_from_folders(place, tmp_path):
 def test_pipelines_that_cannot_be_opened_are_told(place, tmp_path):
     model = place.models["fid"]
     message = r"no search index was given; build one with wellread index and pass --index DIR"
-    with pytest.raises(ValueError, match=r"memory holds no search index; run the `wellread memorize` that made it"):
+    with pytest.raises(ValueError, match=r"memory holds no search index; build one with `wellread index CORPUS --out"):
         open_pipeline(model=model, memory=place.memory)
     with pytest.raises(ValueError, match=message):
         open_pipeline(model=model, corpus=place.corpus)
