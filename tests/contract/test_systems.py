@@ -8,6 +8,7 @@ from dataclasses import replace
 import pytest
 import torch
 
+from wellread.nn.checkpoints import fingerprint
 from wellread.reading.batching import CandidateRow, batch_candidates
 from wellread.systems import SYSTEMS
 from wellread.systems.base import System
@@ -247,6 +248,27 @@ def test_a_tiny_set_is_learnt(system, tiny):
         optimizer.step()
     last = system.losses(batch)["nll"].item()
     assert last < 0.3 * first, f"nll went from {first:.2f} to {last:.2f} only"
+
+
+@torch.no_grad()
+def test_memory_weights_are_all_that_what_is_stored_follows_from(system, tiny):
+    """Each weight changed alone: what is remembered stays as it was, or the weights a memory is bound to differ."""
+    _, candidates = tiny.batch()
+
+    def stored():
+        kept = system.remember(candidates.tokens[:, 0], candidates.mask[:, 0])
+        return [part for part in (kept.states, kept.keys) if part is not None]
+
+    before, known, moved = stored(), fingerprint(system.memory_weights()), 0
+    for name, weight in system.named_parameters():
+        kept = weight.clone()
+        weight.add_(torch.arange(weight.numel()).view_as(weight) / weight.numel())
+        if not all(map(torch.equal, stored(), before)):
+            moved += 1
+            assert fingerprint(system.memory_weights()) != known, name
+            assert getattr(system, "train_memory", True) or not weight.requires_grad, name
+        weight.copy_(kept)
+    assert (moved > 0) == (len(before) > 0)
 
 
 def test_saved_and_loaded_is_the_same(name, tiny, tmp_path):

@@ -269,6 +269,10 @@ class BertEncoder(nn.Module):
         """What `embed` uses."""
         return [self.embed_tokens, self.placing]
 
+    def modules_below(self, layer: int) -> list[nn.Module]:
+        """What the states below a layer come from."""
+        return [*self.embedding_modules(), *self.layers[:layer]]
+
     def finish(self, states: Tensor) -> Tensor:
         """The states themselves: BERT's layers end with a norm."""
         return states

@@ -162,6 +162,11 @@ class T5Encoder(nn.Module):
         """What `embed` uses; T5's relative bias belongs to the layers."""
         return [self.embed_tokens]
 
+    def modules_below(self, layer: int) -> list[nn.Module]:
+        """What the states below a layer come from. One table of biases for all layers belongs to those below as well."""
+        tables = self.relative_bias[:layer] if self.config.bias_per_layer else self.relative_bias[: min(layer, 1)]
+        return [*self.embedding_modules(), *tables, *self.layers[:layer]]
+
     def finish(self, states: Tensor) -> Tensor:
         """The final norm."""
         return functional.dropout(self.final_norm(states), self.config.dropout, self.training)

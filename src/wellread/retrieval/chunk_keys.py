@@ -107,7 +107,7 @@ class ChunkEncoder:
     @cached_property
     def _net_digest(self) -> bytes:
         digest = hashlib.blake2b()
-        parts = [*self.net.embedding_modules(), *self.net.layers[: self.layers]]
+        parts = self.net.modules_below(self.layers)
         for weight in (weight for part in parts for weight in part.parameters()):
             digest.update(weight.detach().float().cpu().numpy().tobytes())
         return digest.digest()

@@ -65,8 +65,7 @@ class FusionSystem(System):
     # -- what is frozen ------------------------------------------------------------------------------------
 
     def _memory_modules(self) -> list[nn.Module]:
-        encoder = self.reader.encoder
-        return [*encoder.embedding_modules(), *encoder.layers[: self.cut]]
+        return self.reader.encoder.modules_below(self.cut)
 
     def train(self, mode: bool = True) -> FusionSystem:
         """A frozen memory encoder stays in evaluation mode, so that training reads what memory would hold."""

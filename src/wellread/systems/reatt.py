@@ -193,7 +193,7 @@ class ReAtt(LiveSystem):
     def search_weights(self) -> Mapping[str, Tensor]:
         """Those below the layer that retrieves, of both sides, its queries and keys, and the number of the head."""
         encoder = "reader.encoder."
-        made_by = [*self.parts()["memory"], f"{encoder}relative_bias", "question_encoder."]
+        made_by = [*self.parts()["memory"], "question_encoder."]
         made_by += [f"{encoder}layers.{self.cut}.{name}" for name in SEARCHING]
         weights = {name: weight for name, weight in self.named_parameters() if name.startswith(tuple(made_by))}
         return {**weights, "head": torch.tensor(self.head)}
