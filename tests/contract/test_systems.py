@@ -222,6 +222,17 @@ def test_a_question_without_candidates_in_the_batch_gives_numbers(system, tiny):
     torch.testing.assert_close(scores[0], plain[0], **CLOSE)
 
 
+def test_a_batch_for_which_nothing_was_found_can_be_trained_on(system, tiny):
+    inputs, _ = tiny.batch()
+    nothing = batch_candidates([[], []], pad=0)
+    batch = TrainingBatch(inputs, nothing, *tiny.target(2), about=[[], []])
+    system.train()
+    losses = system.losses(batch)
+    assert all(torch.isfinite(loss) for loss in losses.values()), losses
+    sum(losses.values()).backward()
+    assert all(weight.grad is None or weight.grad.isfinite().all() for weight in system.parameters())
+
+
 def test_bfloat16_stays_near_float32(name, tiny):
     inputs, candidates = tiny.batch()
     system = tiny.system(name, "bert" if SYSTEMS[name].built_on == "encoder" else "t5-gated")

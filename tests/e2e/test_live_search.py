@@ -13,6 +13,7 @@ from live_kit import PASSAGES, made, recipe, rows, weights
 from wellread.cli.main import main
 from wellread.corpus.questions import read_questions
 from wellread.corpus.store import Corpus
+from wellread.corpus.writing import write_questions
 from wellread.model import load_model, save_model
 from wellread.pipeline import open_pipeline
 from wellread.retrieval import open_index
@@ -228,6 +229,19 @@ def test_what_is_hidden_is_not_read_where_there_is_little_else(home, tmp_path, m
     assert len(found) == 4
     for question, candidates in found:
         assert set(candidates.ids) == {item.id for item in PASSAGES} - set(question.hidden)
+
+
+def test_steps_for_which_nothing_is_found_are_trained_on(home, tmp_path):
+    """Every passage of the corpus is hidden from its questions: the null passage answers alone."""
+    Corpus.write(PASSAGES[:1], tmp_path / "corpus")
+    plain = recipe(home, steps=2, background=False)
+    masked = [question for question in read_questions(home / "masked.jsonl") if question.hidden == ("p0",)]
+    write_questions(tmp_path / "masked.jsonl", masked)
+    tasks = {"masked": replace(plain.tasks["masked"], questions=tmp_path / "masked.jsonl")}
+    alone = replace(plain, tasks=tasks, data=replace(plain.data, corpus=tmp_path / "corpus"))
+    report = run_recipe(alone, tmp_path / "run", progress=False)
+    assert report.finished
+    assert [row["answerable"] for row in rows(tmp_path / "run")] == [1.0, 1.0]
 
 
 def test_an_index_of_vectors_names_its_model():
