@@ -55,6 +55,37 @@ def test_a_killed_worker_does_not_stop_training(home, tmp_path, monkeypatch, cap
     assert "the refresh ended with code -9; the index stays as it is" in caplog.text
 
 
+@pytest.mark.parametrize("first", [True, False])
+def test_a_worker_that_hangs_is_ended_for_a_new_one(home, tmp_path, monkeypatch, caplog, first):
+    """The first of all, or one after a refresh that was done."""
+    monkeypatch.setattr(live, "FIRST_PATIENCE" if first else "PATIENCE", 0.0)
+    hung, seen = [], []
+
+    def hang(process) -> None:
+        if process.pid not in seen:
+            seen.append(process.pid)
+            if len(seen) == (1 if first else 2):
+                hung.append(process)
+                os.kill(process.pid, signal.SIGSTOP)
+        if process not in hung:
+            process.wait(60)
+
+    waiting_for(monkeypatch, hang)
+    run_recipe(recipe(home, steps=8, every=2), tmp_path, progress=False)
+    assert hung[0].poll() == -signal.SIGKILL
+    found = [(row["index_step"], row["workers_died"]) for row in rows(tmp_path)]
+    assert found[4:] == ([(4, 1)] * 2 + [(6, 1)] * 2 if first else [(2, 0)] * 2 + [(6, 1)] * 2)
+    assert "a refresh was not done after 0 seconds and is ended for a new one" in caplog.text
+
+
+def test_a_worker_that_takes_its_time_is_left_to_it(home, tmp_path, monkeypatch, caplog):
+    left = []
+    waiting_for(monkeypatch, lambda process: left or left.append(os.kill(process.pid, signal.SIGSTOP)))
+    run_recipe(recipe(home, steps=5, every=2), tmp_path, progress=False)
+    assert rows(tmp_path)[-1]["workers_died"] == 0
+    assert "an earlier refresh is not done at step 4; refresh less often" in caplog.text
+
+
 def test_a_worker_ends_with_its_run(home, tmp_path, monkeypatch):
     left = []
     waiting_for(monkeypatch, left.append)
