@@ -86,6 +86,7 @@ class Realm(MarginalSystem):
     Config = RealmConfig
     config: RealmConfig
     built_on: ClassVar[str] = "encoder"
+    joins_tokens: ClassVar[bool] = True
     retriever: ClassVar[str | None] = "vectors"
     stores = frozenset({"tokens", "keys"})
 
