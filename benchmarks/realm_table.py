@@ -11,6 +11,7 @@ It runs `wellread eval` and nothing else; rows are kept in results/realm/ROW.jso
 from __future__ import annotations
 
 import argparse
+import math
 from pathlib import Path
 from typing import Any
 
@@ -20,11 +21,12 @@ from wellread.evaluation.report import write_table
 
 RUNS, RESULTS = Path("runs/realm"), Path("results/realm")
 TOP_K = 5
+BLIND = ("null_only=true",)
 # row -> (questions, model, memory, options)
 ROWS: dict[str, tuple[str, str, str, tuple[str, ...]]] = {
     "held-out names and dates, copying alone": ("heldout", "copy", "articles-memory", ()),
     "held-out names and dates": ("heldout", "pretrain", "spans-memory", ()),
-    "held-out names and dates, null passage only": ("heldout", "pretrain", "spans-memory", ("null_only=true",)),
+    "held-out names and dates, null passage only": ("heldout", "pretrain", "spans-memory", BLIND),
     "NQ": ("nq_dev", "finetune", "open-memory", ()),
     "WebQuestions": ("webquestions_test", "finetune", "open-memory", ()),
     "CuratedTREC": ("curatedtrec_test", "finetune", "open-memory", ()),
@@ -43,13 +45,14 @@ def main() -> None:
     parser.add_argument("--again", action="store_true", help="measure rows that are there already")
     again = parser.parse_args().again
     rows = []
-    for number, (name, (_, model, *_)) in enumerate(ROWS.items()):
+    for number, (name, (_, model, _, options)) in enumerate(ROWS.items()):
         weights = digest(RUNS / model / "last")
         found = measured_of(RESULTS / f"{number}.json", weights, lambda name=name: measure(name), again=again)
         measure_of = "em" if "em" in found else "regex_match"
         low, high = found["intervals"][measure_of]
         row = {"questions": name, "model": model, "right": found[measure_of], "95 %": f"{low:.1f} to {high:.1f}"}
-        rows.append({**row, "answer in the passages": found["answer@kept"], "n": found["n"]})
+        held = math.nan if options == BLIND else found["answer@kept"]  # no passage is read
+        rows.append({**row, "answer in the passages": held, "n": found["n"]})
     notes = (
         f"The {TOP_K} passages that the model's own towers find, and the null passage. Names and dates are those of "
         "sentences whose own passage is hidden, in 2,998 passages of whole articles; questions are searched in 5,000 "

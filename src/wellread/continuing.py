@@ -48,7 +48,7 @@ class SearchedChunk:
 
 @dataclass(frozen=True)
 class Continuation:
-    """text: what was written. chunks: what was looked up, in the order of the text. milliseconds: search and total."""
+    """text: what was written. chunks: those looked up, in the order of the text. milliseconds: search and total."""
 
     text: str
     num_tokens: int
@@ -73,13 +73,12 @@ class _Lookup:
         """Candidates of rows with chunks [chunks, chunk_tokens] each; `group` is the chunk's place in its row."""
         began = time.perf_counter()
         words, rows = self.model.frame.tokenizer, [chunk.tolist() for row in probes for chunk in row]
-        texts = [words.decode(row) for row in rows]
         numbers = np.full((len(rows), max(self.k, 1)), -1, np.int64)
-        distances = np.full(numbers.shape, np.inf, np.float32)
         if rows and self.k and self.database is not None:
+            texts = [words.decode(row) for row in rows]
             numbers, distances = self.database.search(self.database.encode(texts), self.k)
-        for kept, new in ((self.texts, texts), (self.numbers, numbers), (self.distances, distances)):
-            kept.extend(new)
+            for kept, new in ((self.texts, texts), (self.numbers, numbers), (self.distances, distances)):
+                kept.extend(new)
         self.seconds += time.perf_counter() - began
         return to_device(self._batch(probes, numbers), self.model.device)
 

@@ -83,19 +83,20 @@ def contrastive(scores: Tensor, right: Tensor, *, exists: Tensor) -> Tensor:
 def decorrelation(values: Tensor) -> Tensor:
     """Teach the value tokens of an entry to say different things (REVEAL's L_decor).
 
-    The squared covariances of different tokens, over their dimensions, summed; mean over entries. values: [entries,
-    tokens, dim].
+    The squared covariances of different tokens, over their dimensions, summed; mean over entries, 0 without any.
+    values: [entries, tokens, dim].
     """
     centred = values.float() - values.float().mean(-1, keepdim=True)
     covariance = centred @ centred.transpose(1, 2) / values.shape[-1]
     different = ~torch.eye(values.shape[1], dtype=torch.bool, device=values.device)
-    return covariance.square().masked_fill(~different, 0.0).sum((1, 2)).mean()
+    return covariance.square().masked_fill(~different, 0.0).sum() / max(len(values), 1)
 
 
 def alignment(values: Tensor, length: Tensor) -> Tensor:
     """Teach value tokens to be as long as the states they are read beside (REVEAL's L_align).
 
-    (1 - mean length of an entry's tokens / length), squared; mean over entries. values: [entries, tokens, dim]. length:
-    of the others, a scalar; stopped.
+    (1 - mean length of an entry's tokens / length), squared; mean over entries, 0 without any. values: [entries,
+    tokens, dim]. length: of the others, a scalar; stopped.
     """
-    return (1 - values.float().norm(dim=-1).mean(1) / length.detach()).square().mean()
+    off = 1 - values.float().norm(dim=-1).mean(1) / length.detach()
+    return off.square().sum() / max(len(values), 1)

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import dataclasses
 import logging
+import math
 import shutil
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -212,10 +213,28 @@ def build_model(
     *,
     frame: FrameConfig | None = None,
 ) -> Model:
-    """A model of the system `name` around a reader of the kind it is built on. options: keys of the system's Config."""
-    kind = SYSTEMS[name]
+    """A model of the system `name` around a reader of the kind it is built on. options: keys of the system's Config.
+
+    ValueError where the frame makes longer rows of tokens than the nets have positions for.
+    """
+    kind, frame = SYSTEMS[name], frame or FrameConfig()
     system = kind(from_mapping(kind.Config, options, where="system"), reader)
-    return Model(name=name, system=system, frame=Frame(frame or FrameConfig(), tokenizer))
+    _check_lengths(name, system, frame)
+    return Model(name=name, system=system, frame=Frame(frame, tokenizer))
+
+
+def _check_lengths(name: str, system: System, frame: FrameConfig) -> None:
+    read = ("question_tokens", "passage_tokens")
+    rows = [("encoder", read)] if system.joins_tokens else [("encoder", (key,)) for key in read]
+    for net, keys in [*rows, ("decoder", ("answer_tokens",))]:
+        limit = getattr(getattr(system.reader, net, None), "max_tokens", math.inf)
+        lengths = {key: getattr(frame, key) for key in keys}
+        if sum(lengths.values()) > limit:
+            told = " and ".join(f"{key}={length}" for key, length in lengths.items())
+            raise ValueError(
+                f"frame {told}, but the {net} of this {name} has positions for {limit} tokens in a row; use at most "
+                f"{limit}{' together' if len(keys) > 1 else ''}."
+            )
 
 
 def save_model(path: str | Path, model: Model, *, weights: str = "fp32") -> Path:

@@ -187,6 +187,7 @@ def test_the_null_passage_alone(tiny):
     reading = system.read(inputs, candidates)
     assert system.shares(reading, written, candidates).abs().sum() == 0
     assert reading.scores.isneginf().all()
+    assert reading.kept.tolist() == [[], []]
     silent = system.generate(plain(tiny, inputs), candidates, max_tokens=5)
     assert silent.lengths.tolist() == [1, 1]  # no span in an empty passage
 

@@ -377,6 +377,13 @@ def test_alignment_is_zero_at_the_length_asked_for():
     assert alignment(values, torch.tensor(10.0)).item() == pytest.approx(0.25)
 
 
+def test_without_entries_there_is_nothing_to_regulate():
+    nothing = torch.zeros(0, 4, 6, requires_grad=True)
+    losses = decorrelation(nothing), alignment(nothing, torch.tensor(5.0))
+    assert [loss.item() for loss in losses] == [0.0, 0.0]
+    sum(losses).backward()
+
+
 def test_sources_have_numbers(tiny):
     system = made(tiny)
     assert system.source_of(Passage(id="a", text="b", source="captions")) == 1

@@ -1,83 +1,34 @@
-"""A model that seeks while it trains: the index behind it, workers that are killed, runs that are stopped."""
+"""A model that seeks while it trains: the index behind it, runs that are stopped, and the command line's whole way."""
 
 from __future__ import annotations
 
 import json
-import os
-import signal
-import subprocess
-import sys
-import time
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import torch
+from live_kit import PASSAGES, made, recipe, rows, weights
 
 from wellread.cli.main import main
 from wellread.corpus.questions import read_questions
 from wellread.corpus.store import Corpus
-from wellread.model import build_model, load_model, save_model
-from wellread.nn.masked_lm import masked_reader_from
+from wellread.corpus.writing import write_questions
+from wellread.model import load_model, save_model
 from wellread.pipeline import open_pipeline
-from wellread.reading.frame import FrameConfig
 from wellread.retrieval import open_index
 from wellread.retrieval.vectors import VectorOptions
-from wellread.training import keys, live
+from wellread.training import live
 from wellread.training.config import DataConfig, LiveConfig, StageConfig
 from wellread.training.dev import DevQuestions
 from wellread.training.recipes import parse_recipe
 from wellread.training.run import run_recipe
 from wellread.types import Candidates, Passage, Probe
 
-RIVERS = ("Vltava", "Danube", "Seine", "Thames", "Tiber", "Ebro", "Rhine", "Oder")
-CITIES = ("Prague", "Vienna", "Paris", "London", "Rome", "Zaragoza", "Cologne", "Wroclaw")
-PASSAGES = [
-    Passage(f"p{number}", f"The {river} is a river. It flows through the city of {city} on its way to the sea.", river)
-    for number, (river, city) in enumerate(zip(RIVERS, CITIES))
-]
-
 
 @pytest.fixture(scope="module")
 def home(tmp_path_factory) -> Path:
-    home = tmp_path_factory.mktemp("live")
-    texts = [f"{item.title} {item.text}" for item in PASSAGES] * 4
-    nets, tokenizer = masked_reader_from("scratch", texts=texts, vocab_size=200, dim=16, layers=2, heads=2, dropout=0.1)
-    frame = FrameConfig(question="{question}", passage="{title} [SEP] {text}", passage_tokens=32, answer_tokens=6)
-    save_model(home / "model", build_model("realm", {"tower_layers": 1}, nets, tokenizer, frame=frame))
-    Corpus.write(PASSAGES, home / "corpus")
-    made = ["questions", "masked", str(home / "corpus"), "--finder", "rules", "--limit", "16", "--hide-own"]
-    main([*made, "--tokenizer", str(home / "model"), "--out", str(home / "masked.jsonl")])
-    main(["questions", "cloze", str(home / "corpus"), "--limit", "8", "--out", str(home / "cloze.jsonl")])
-    asked = [
-        {"id": f"q{n}", "question": f"Which city is on the {river}?", "answers": [city]}
-        for n, (river, city) in enumerate(zip(RIVERS, CITIES))
-    ]
-    (home / "qa.jsonl").write_text("".join(json.dumps(row) + "\n" for row in asked))
-    return home
-
-
-def recipe(home: Path, *, steps: int, task: str = "masked", dev: bool = False, freeze=(), **kinds):
-    table = {
-        "system": {"name": "realm", "tower_layers": 1},
-        "init": {"from": str(home / "model")},
-        "training": {"steps": steps, "batch_size": 4, "learning_rate": 1e-3, "log_every": 1, "save_every": 3},
-        "data": {"corpus": str(home / "corpus"), "live": kinds, "stages": [{"top_k": 3}]},
-        "tasks": {task: {"questions": str(home / f"{task}.jsonl")}},
-    }
-    table["training"]["freeze"] = list(freeze)
-    if dev:
-        table["dev"] = {"questions": str(home / f"{task}.jsonl")}
-    return parse_recipe(table)
-
-
-def rows(folder: Path) -> list[dict]:
-    lines = (folder / "log.jsonl").read_text().splitlines()
-    return [row for row in map(json.loads, lines) if "loss" in row]
-
-
-def weights(folder: Path) -> dict[str, torch.Tensor]:
-    return load_model(folder / "last").system.state_dict()
+    return made(tmp_path_factory.mktemp("live"))
 
 
 def test_what_is_found_is_what_the_weights_of_the_step_find(home, tmp_path, monkeypatch):
@@ -118,86 +69,6 @@ def test_a_stopped_run_goes_on_to_the_last_bit(home, tmp_path):
     whole, parts = weights(tmp_path / "whole"), weights(tmp_path / "parts")
     assert all(torch.equal(whole[name], parts[name]) for name in whole)
     assert [row["index_step"] for row in rows(tmp_path / "parts")] == [0, 0, 2, 2, 4, 4, 6]
-
-
-def waiting_for(worker, monkeypatch, act) -> None:
-    """Steps wait for `act` on the process that makes the new index, as long as there is one."""
-    plain = live.LiveSearch.complete
-
-    def complete(self, model, examples):
-        if self.worker is not None:
-            act(self.worker)
-        return plain(self, model, examples)
-
-    monkeypatch.setattr(worker, "complete", complete)
-
-
-def test_the_loop_goes_over_to_the_new_index_when_it_is_there(home, tmp_path, monkeypatch):
-    waiting_for(live.LiveSearch, monkeypatch, lambda process: process.wait(60))
-    run_recipe(recipe(home, steps=5, every=3), tmp_path, progress=False)
-    assert [row["index_step"] for row in rows(tmp_path)] == [0, 0, 0, 3, 3]
-    assert rows(tmp_path)[-1]["index_refreshes"] == 1
-    # The weights the worker had are those the loop had: nothing is written while it steps.
-    snapshot = load_model(tmp_path / "keys-snapshot")
-    again = live.encode_keys(snapshot, [snapshot.frame.passages([each])[0] for each in PASSAGES])
-    kept = live.np.load(tmp_path / "keys-000003.npy")
-    assert abs(kept - again).max() < 1e-5  # float32 in batches of other sizes
-
-
-def test_a_killed_worker_does_not_stop_training(home, tmp_path, monkeypatch, caplog):
-    killed = []
-
-    def kill(process) -> None:
-        if len(killed) < 1:
-            killed.append(process.pid)
-            os.kill(process.pid, signal.SIGKILL)
-        process.wait(60)
-
-    waiting_for(live.LiveSearch, monkeypatch, kill)
-    report = run_recipe(recipe(home, steps=6, every=2), tmp_path, progress=False)
-    assert report.finished
-    assert len(killed) == 1
-    found = [(row["step"], row["index_step"], row["index_age"], row["workers_died"]) for row in rows(tmp_path)]
-    assert found[1:4] == [(2, 0, 2, 0), (3, 0, 3, 1), (4, 0, 4, 1)]
-    assert found[-1] == (6, 4, 2, 1)  # made by the one that was started at the next refresh
-    assert "the refresh ended with code -9; the index stays as it is" in caplog.text
-
-
-def test_a_worker_ends_with_its_run(home, tmp_path, monkeypatch):
-    left = []
-    waiting_for(live.LiveSearch, monkeypatch, left.append)
-    run_recipe(recipe(home, steps=3, every=2), tmp_path, progress=False)
-    assert left
-    begun = time.monotonic()
-    while left[0].poll() is None and time.monotonic() - begun < 10:
-        time.sleep(0.05)
-    assert left[0].poll() is not None
-
-
-def test_a_worker_whose_run_is_gone_already_writes_nothing(home, tmp_path):
-    """A run may be killed while its worker still imports; the one that goes on must not find its keys."""
-    gone = subprocess.Popen([sys.executable, "-c", ""])
-    gone.wait()
-    keys.write_passages(tmp_path / "passages.npz", load_model(home / "model").frame.passages(PASSAGES))
-    order = [home / "model", tmp_path / "passages.npz", tmp_path / "keys.npy", "fp32", "cpu"]
-    for run, ended in ((gone.pid, 1), (os.getpid(), 0)):
-        command = [sys.executable, "-m", "wellread.training.keys", *map(str, order), str(run)]
-        worker = subprocess.run(command, check=False)
-        assert worker.returncode == ended
-        assert (tmp_path / "keys.npy").is_file() == (ended == 0)
-
-
-def test_a_run_begun_anew_keeps_nothing_of_another_corpus(home, tmp_path, monkeypatch):
-    waiting_for(live.LiveSearch, monkeypatch, lambda process: process.wait(60))
-    run_recipe(recipe(home, steps=4, every=2), tmp_path / "run", progress=False)
-    Corpus.write([replace(each, text=f"Nothing of {each.title}.") for each in PASSAGES], tmp_path / "corpus")
-    other = recipe(home, steps=4, every=2)
-    other = replace(other, data=replace(other.data, corpus=tmp_path / "corpus"))
-    run_recipe(other, tmp_path / "run", restart=True, progress=False)
-    snapshot = load_model(tmp_path / "run" / "keys-snapshot")
-    right = live.encode_keys(snapshot, snapshot.frame.passages(list(Corpus.open(tmp_path / "corpus"))))
-    kept = live.np.load(tmp_path / "run" / "keys-000002.npy")
-    assert abs(kept - right).max() < 1e-5  # float32 in batches of other sizes
 
 
 def test_indexes_that_no_checkpoint_needs_are_dropped(home, tmp_path):
@@ -360,6 +231,19 @@ def test_what_is_hidden_is_not_read_where_there_is_little_else(home, tmp_path, m
         assert set(candidates.ids) == {item.id for item in PASSAGES} - set(question.hidden)
 
 
+def test_steps_for_which_nothing_is_found_are_trained_on(home, tmp_path):
+    """Every passage of the corpus is hidden from its questions: the null passage answers alone."""
+    Corpus.write(PASSAGES[:1], tmp_path / "corpus")
+    plain = recipe(home, steps=2, background=False)
+    masked = [question for question in read_questions(home / "masked.jsonl") if question.hidden == ("p0",)]
+    write_questions(tmp_path / "masked.jsonl", masked)
+    tasks = {"masked": replace(plain.tasks["masked"], questions=tmp_path / "masked.jsonl")}
+    alone = replace(plain, tasks=tasks, data=replace(plain.data, corpus=tmp_path / "corpus"))
+    report = run_recipe(alone, tmp_path / "run", progress=False)
+    assert report.finished
+    assert [row["answerable"] for row in rows(tmp_path / "run")] == [1.0, 1.0]
+
+
 def test_an_index_of_vectors_names_its_model():
     with pytest.raises(ValueError, match="encoder is missing; give the folder of a model that searches by one vector"):
         VectorOptions()
@@ -388,3 +272,21 @@ def test_the_whole_way_on_the_command_line(home, tmp_path, capsys):
     for name in ("qa", "masked"):
         main(["eval", "--questions", str(home / f"{name}.jsonl"), *common])
         assert json.loads(capsys.readouterr().out)["n"] > 0
+
+
+def test_nothing_is_cited_where_nothing_is_read(home, tmp_path, capsys):
+    """With the null passage alone; passages that were found have no score then, which JSON says as null."""
+    main(["memorize", str(home / "corpus"), "--model", str(home / "model"), "--out", str(tmp_path / "memory")])
+    blind = ["--model", str(home / "model"), "--memory", str(tmp_path / "memory"), "--top-k", "3", "--json"]
+    blind += ["--set", "null_only=true"]
+    capsys.readouterr()
+    main(["ask", "The Vltava flows through [MASK] [MASK].", *blind])
+    told = json.loads(capsys.readouterr().out, parse_constant=pytest.fail)
+    assert told["answer"]
+    assert (told["support"], told["quote"]) == (None, None)
+    assert [(item["kept"], item["score"]) for item in told["passages"]] == [(False, None)] * 3
+    main(["eval", "--questions", str(home / "qa.jsonl"), *blind, "--answers", str(tmp_path / "answers.jsonl")])
+    told = json.loads(capsys.readouterr().out)
+    assert told["answer@kept"] == 0 < told["answer@all"]
+    for line in (tmp_path / "answers.jsonl").read_text().splitlines():
+        json.loads(line, parse_constant=pytest.fail)

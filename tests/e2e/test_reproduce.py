@@ -369,6 +369,8 @@ def test_a_claim_about_finding(tmp_path):
     assert not list(tmp_path.rglob("search"))
     again = run_claim(Planner(settings(tmp_path)), FINDS)
     assert again == row
+    told = run_claim(Planner(settings(tmp_path)), replace(FINDS, note="New words."))
+    assert told == row | {"note": "New words."}
 
 
 def test_transfer_sizes_and_reranking(tmp_path):

@@ -9,7 +9,7 @@ import pytest
 
 from wellread.claims import CLAIMS, find_claims
 from wellread.claims.claim import Claim, Run
-from wellread.claims.rows import NOT_RUN, read_rows, state, table, write_row
+from wellread.claims.rows import NOT_RUN, description, read_rows, state, table, write_row
 from wellread.claims.rules import Cost
 from wellread.claims.run import panels
 from wellread.claims.starts import STARTS, layers_of, with_layers
@@ -212,6 +212,14 @@ def test_rows_are_kept_and_told(tmp_path):
     assert "LUMEN is better than FiD: undecided, 0.50 (interval unknown)" in told[claim.id]["rules"]
     assert "GLIMMER costs less than LUMEN: undecided, 0.50;" in told[claim.id]["rules"]
     assert told[claim.id]["size"].startswith("3 steps of 2 questions, 2 seeds, 4 dev questions")
+
+
+def test_results_speak_of_their_claims_in_the_words_of_now():
+    """A row that does not is told anew by the command it was made with, which trains nothing a second time."""
+    rows = read_rows(ROOT / "results" / "claims")
+    words = {name: description(CLAIMS[name]) for name in rows}
+    assert rows
+    assert [(name, key) for name in rows for key in words[name] if rows[name][key] != words[name][key]] == []
 
 
 @pytest.fixture(scope="module")

@@ -103,7 +103,7 @@ def test_what_is_found_is_read(model, database):
     assert len(scores) == 3
     alone = continue_text(model, None, text, max_tokens=6)
     assert alone.log_likelihood in scores
-    assert all(not chunk.neighbours for chunk in alone.chunks)
+    assert alone.chunks == continue_text(model, database, text, k=0, max_tokens=6).chunks == ()
 
 
 def test_a_text_shorter_than_a_chunk(model, database):
@@ -118,7 +118,8 @@ def test_the_verb_prints_text_and_json(place):
     told = CliRunner().invoke(command, ["The harbour of stone", "--model", str(place / "model"), "--tokens", "3"])
     assert told.exit_code == 0, told.output
     assert told.output.startswith("The harbour of stone|")
-    assert "(nothing found)" in told.output
+    assert "tokens, nothing was looked up (no --database); search" in told.output
+    assert "chunk" not in told.output
     arguments = ["The harbour of stone", "--model", str(place / "model"), "--tokens", "3", "--json"]
     row = json.loads(CliRunner().invoke(command, arguments).output)
     assert set(row) == {"text", "continuation", "num_tokens", "log_likelihood", "chunks", "milliseconds"}
@@ -130,7 +131,11 @@ def test_neighbours_are_told_with_title_distance_and_text(model, database):
     text = STORIES[0][:40]
     found = continue_text(model, database, text, k=1, max_tokens=3)
     first = found.chunks[0].neighbours[0]
-    assert f"0.000  {first.share:4.0%}  {first.title} ({first.document}): " in as_text(text, found)
+    told = as_text(text, found)
+    assert f"0.000  {first.share:4.0%}  {first.title} ({first.document}): " in told
+    assert f"3 tokens, {len(found.chunks)} chunks looked up; " in told
+    blind = as_text(text, continue_text(model, database, text, k=0, max_tokens=3), "-k 0")
+    assert "3 tokens, nothing was looked up (-k 0); " in blind
 
 
 def test_what_cannot_be_continued(model, tiny):

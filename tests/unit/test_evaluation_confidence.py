@@ -212,7 +212,8 @@ def test_features_say_what_they_mean():
     again = {name: feature(Answer("x", tuple(rescaled), -3.0, num_tokens=4)) for name, feature in FEATURES.items()}
     # A difference of numbers near 7 loses a few of 16 digits.
     assert again == pytest.approx(found, rel=1e-9)
-    for nothing in (Answer(""), Answer("x", (cited[0],))):
+    unread = tuple(replace(item, score=-math.inf, kept=False) for item in cited)
+    for nothing in (Answer(""), Answer("x", (cited[0],)), Answer("x", unread)):
         assert all(math.isfinite(feature(nothing)) for feature in FEATURES.values())
 
 

@@ -89,10 +89,12 @@ def test_all_candidates_are_stored_or_none(name, field):
         batch_candidates(rows, pad=0)
 
 
-@pytest.mark.parametrize("questions", [[], [[]], [[], []]])
-def test_nothing_to_read_is_told(questions):
-    with pytest.raises(ValueError, match=r"no question has a candidate; retrieve at least one passage"):
-        batch_candidates(questions, pad=0)
+def test_questions_of_which_none_has_a_candidate_have_a_column_without_one():
+    found = batch_candidates([[], []], pad=3)
+    assert found.tokens.tolist() == [[[3]], [[3]]]
+    assert not found.exists.any()
+    assert not found.mask.any()
+    assert (found.states, found.keys, found.ids) == (None, None, [[], []])
 
 
 # -- by_length -------------------------------------------------------------------------------------------------

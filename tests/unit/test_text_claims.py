@@ -118,6 +118,19 @@ def test_a_claim_is_trained_scored_judged_and_taken_up_again(runs, claim, monkey
     assert run_text_claim(runs, claim, again=True)["rows"] == row["rows"]
 
 
+def test_a_kept_row_is_told_in_the_words_of_now(runs, claim, monkeypatch):
+    pytest.importorskip("matplotlib")
+    row, out = run_text_claim(runs, claim), runs.settings.out
+    before = (out / "retro-neighbours.svg").read_text()
+    monkeypatch.setattr(text_run, "score_texts", lambda *parts, **rest: pytest.fail("scored again"))
+    figures = Figures(says="something", series={"theirs": {0.5: 1.0}})
+    words = {"note": "New words.", "says": "Said anew.", "where": "elsewhere"}
+    told = run_text_claim(runs, replace(claim, **words, figures=figures))
+    assert told == row | words | {"figures": {"says": "something", "series": {"theirs": {"0.5": 1.0}}}}
+    assert json.loads((out / "retro-neighbours.json").read_text()) == told
+    assert before != (out / "retro-neighbours.svg").read_text()
+
+
 def test_scores_are_bits_per_byte_of_all_documents(runs, claim):
     training = claim.variants["start"].training
     runs.train(training, 0, progress=False)

@@ -108,8 +108,15 @@ def test_an_answer_is_supported_by_a_passage_that_holds_it():
     assert Answer("").support is None
 
 
+def test_no_passage_stands_for_an_answer_that_the_weights_gave():
+    holding = CitedPassage("holding", "", "The moon.", 1.0, share=0.3, span=(4, 8))
+    assert Answer("moon", (holding,)).support is None
+    assert Answer("moon", (holding,)).quote is None
+    assert Answer("moon", (holding, CitedPassage("other", "", "The sun.", 1.0, share=0.2))).support is holding
+
+
 def test_an_answer_is_quoted_as_its_passage_writes_it():
-    holding = CitedPassage("holding", "", "The Moon's crust.", 1.0, share=0.3, span=(4, 10))
+    holding = CitedPassage("holding", "", "The Moon's crust.", 1.0, share=1.0, span=(4, 10))
     assert Answer("moon ' s", (holding,)).quote == "Moon's"
     assert Answer("sun", (replace(holding, span=None),)).quote is None
     assert Answer("", (holding,), abstained=True, withheld="moon ' s").quote is None

@@ -18,7 +18,7 @@ from wellread.evaluation.report import hardware
 if TYPE_CHECKING:
     from wellread.claims.text_claim import TextClaim
 
-__all__ = ["NOT_RUN", "judged_row", "number", "read_rows", "state", "table", "write_row"]
+__all__ = ["NOT_RUN", "description", "judged_row", "number", "read_rows", "state", "table", "write_row"]
 
 NOT_RUN = "not run"
 OTHER = "run before the claim was changed"
@@ -36,9 +36,7 @@ def judged_row(
     found = verdict(judged)
     return {
         "claim": claim.id,
-        "paper": claim.paper,
-        "where": claim.where,
-        "says": claim.says,
+        **description(claim),
         "verdict": found,
         "holds": None if found == UNDECIDED else found == HOLDS,
         "rules": [
@@ -51,13 +49,18 @@ def judged_row(
             for each in judged
         ],
         "rows": list(variants),
-        "figures": {"says": claim.figures.says, "series": claim.figures.series},
-        "note": claim.note,
         "budget": dict(budget),
         "seeds": list(range(seeds)),
         "hardware": hardware(),
         "date": datetime.date.today().isoformat(),
     }
+
+
+def description(claim: Claim | TextClaim) -> dict[str, Any]:
+    """What a row says of its claim in words, and the paper's figures; no run changes it."""
+    figures = {"says": claim.figures.says, "series": claim.figures.series}
+    words = {"paper": claim.paper, "where": claim.where, "says": claim.says, "figures": figures, "note": claim.note}
+    return json.loads(json.dumps(words))  # as it is read back
 
 
 def number(value: float) -> float | None:

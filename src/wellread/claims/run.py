@@ -11,7 +11,7 @@ import json
 import shlex
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from filelock import FileLock
@@ -19,7 +19,7 @@ from filelock import FileLock
 from wellread.claims.claim import Ask, Claim, Variant
 from wellread.claims.measure import Asked, ask_all, dev_questions, with_gold
 from wellread.claims.plan import Planned, Planner
-from wellread.claims.rows import judged_row, number, read_rows, write_row
+from wellread.claims.rows import description, judged_row, number, read_rows, write_row
 from wellread.claims.rules import Measured, interval
 from wellread.claims.searching import SearchPlaces, forget, rank_of_right, search_all
 from wellread.claims.starts import STARTS
@@ -39,7 +39,10 @@ from wellread.training.online import drop_online_memory
 from wellread.training.run import run_recipe
 from wellread.types import Candidates, Question
 
-__all__ = ["Stopped", "outstanding", "run_claim"]
+if TYPE_CHECKING:
+    from wellread.claims.text_claim import TextClaim
+
+__all__ = ["Stopped", "kept_row", "outstanding", "panels", "run_claim"]
 
 DONE = "done.json"
 Talk = Callable[[str], None]
@@ -68,8 +71,7 @@ def run_claim(
     check_plot(plot)
     runs = planner.runs(claim)
     plan = plan_key(planner, claim, runs)
-    kept = read_rows(out).get(claim.id)
-    if kept is not None and kept["plan"] == plan and plot.is_file() and not again:
+    if not again and (kept := kept_row(out, claim, plan)) is not None:
         return kept
     for name, variant in claim.variants.items():
         for planned in runs[name]:
@@ -82,6 +84,19 @@ def run_claim(
     row = _row(planner, claim, runs, measured) | {"plan": plan, "command": command or f"wellread reproduce {claim.id}"}
     write_row(out, row)
     panel_plot(plot, panels(claim, row))
+    return row
+
+
+def kept_row(out: Path, claim: Claim | TextClaim, plan: str) -> dict[str, Any] | None:
+    """The row that was made by the same plan, told in the words the claim has now; None where there is none."""
+    plot = out / f"{claim.id}.svg"
+    kept = read_rows(out).get(claim.id)
+    if kept is None or kept["plan"] != plan or not plot.is_file():
+        return None
+    row = kept | description(claim)
+    if row != kept:
+        write_row(out, row)
+        panel_plot(plot, panels(claim, row))
     return row
 
 
@@ -283,7 +298,7 @@ def _variant(
 # -- the plot ----------------------------------------------------------------------------------------------
 
 
-def panels(claim: Claim, row: Mapping[str, Any]) -> list[Panel]:
+def panels(claim: Claim | TextClaim, row: Mapping[str, Any]) -> list[Panel]:
     """The paper's curve, where its text gives one, beside ours with its intervals."""
     figures = claim.figures
     paper = {name: (list(points), list(points.values())) for name, points in figures.series.items()}

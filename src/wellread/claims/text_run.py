@@ -18,9 +18,9 @@ from typing import Any
 
 import numpy as np
 
-from wellread.claims.rows import judged_row, read_rows, write_row
+from wellread.claims.rows import judged_row, write_row
 from wellread.claims.rules import PERCENT, Measured, interval
-from wellread.claims.run import Stopped, panels
+from wellread.claims.run import Stopped, kept_row, panels
 from wellread.claims.text_claim import MEASURE, TextAsk, TextClaim, TextVariant, Training
 from wellread.evaluation.language import TextScores, document_bits
 from wellread.evaluation.plots import check_plot, panel_plot
@@ -217,8 +217,7 @@ def run_text_claim(
             for name, each in claim.variants.items()
         }
     )
-    kept = read_rows(settings.out).get(claim.id)
-    if kept is not None and kept["plan"] == plan and plot.is_file() and not again:
+    if not again and (kept := kept_row(settings.out, claim, plan)) is not None:
         return kept
     measured = {}
     for name, variant in claim.variants.items():

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import re
 import sys
 from collections.abc import Iterator
@@ -13,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from wellread.cli.opening import answering_options, opened
-from wellread.cli.output import json_option, say
+from wellread.cli.output import emit, json_option, say
 from wellread.types import Question
 
 if TYPE_CHECKING:
@@ -82,7 +83,7 @@ def command(
             say(told)
         answer = ask(asked, **settings)
         text = asked.text
-        click.echo(json.dumps(as_mapping(text, answer), ensure_ascii=False) if as_json else as_text(text, answer, show))
+        emit(as_mapping(text, answer), as_json, as_text(text, answer, show))
         if sheet is not None:
             say(f"drawn: {draw_sheet(sheet, asked, answer, pictures=pipeline.model.pictures)}")
 
@@ -182,23 +183,25 @@ def as_mapping(question: str, answer: Answer) -> dict[str, Any]:
 
 def as_text(question: str, answer: Answer, show: int) -> str:
     """An answer for people: the text with the number of the passage it rests on, the passages, what it cost."""
-    number = answer.passages.index(answer.support) + 1 if answer.support else 0
+    support = answer.support
+    number = answer.passages.index(support) + 1 if support else 0
     lines = [f"Q: {question}", f"A: {_said(answer, number)}"]
     several = len({item.source for item in answer.passages}) > 1
     for place, item in enumerate(answer.passages, start=1):
         if place <= show or place == number:
             gate = "" if item.gate is None else f" gate {item.gate:.2f}"
             source = f" {item.source}{gate} " if several or gate else ""
-            told = f"{item.share:4.0%} score {item.score:.2f} {source} {item.title or item.id}  ({_place(item)})"
+            score = f"score {item.score:.2f}" if math.isfinite(item.score) else "not read"
+            told = f"{item.share:4.0%} {score} {source} {item.title or item.id}  ({_place(item)})"
             lines.append(f"   [{place}] {told}")
-            lines.append(f"       {_shown(item.text, item.span)}")
+            lines.append(f"       {_shown(item.text, item.span if support else None)}")
     spent = [f"{name} {value:.0f} ms" for name, value in answer.milliseconds.items()]
     spent += [f"{answer.flops / 1e9:.2f} GFLOPs"] if answer.flops else []
     return "\n".join([*lines, "   " + "  ".join(spent)])
 
 
 def _said(answer: Answer, number: int) -> str:
-    """The answer with its citation, or why there is none. number: of the supporting passage, from 1."""
+    """The answer with its citation, or why there is none. number: of the supporting passage, from 1; 0 for none."""
     sure = "" if answer.confidence is None else f"confidence {answer.confidence:.2f}"
     if not answer.passages:
         return "(no answer: no passage was found)"
@@ -206,7 +209,8 @@ def _said(answer: Answer, number: int) -> str:
         return f"(no answer: {sure} is too low)"
     if not answer.text:
         return "(no answer)"
-    return f"{answer.quote or answer.text} [{number}]" + (f"  ({sure})" if sure else "")
+    source = f"[{number}]" if number else "(from the model's weights)"
+    return f"{answer.quote or answer.text} {source}" + (f"  ({sure})" if sure else "")
 
 
 def _place(passage: CitedPassage) -> str:

@@ -39,7 +39,8 @@ def command(text: str, model: str, database: str | None, k: int, tokens: int, as
 
     opened = None if database is None else ChunkDatabase.open(database)
     found = continue_text(load_model(model), opened, text, k=k, max_tokens=tokens)
-    emit(as_mapping(text, found), as_json, as_text(text, found))
+    without = "no --database" if opened is None else "-k 0" if k == 0 else ""
+    emit(as_mapping(text, found), as_json, as_text(text, found, without))
 
 
 def as_mapping(text: str, found: Continuation) -> dict[str, Any]:
@@ -48,14 +49,15 @@ def as_mapping(text: str, found: Continuation) -> dict[str, Any]:
     return {"text": text, "continuation": described.pop("text"), **described}
 
 
-def as_text(text: str, found: Continuation) -> str:
-    """A continuation for people."""
+def as_text(text: str, found: Continuation, without: str = "") -> str:
+    """A continuation for people. without: why nothing was looked up, where nothing was."""
     lines = [f"{text}|{found.text}", ""]
     for number, chunk in enumerate(found.chunks):
         lines.append(f"chunk {number}: {_short(chunk.text)}")
         lines += [f"   {_told(each)}" for each in chunk.neighbours] or ["   (nothing found)"]
     spent = ", ".join(f"{name} {value:.0f} ms" for name, value in found.milliseconds.items())
-    return "\n".join([*lines, f"{found.num_tokens} tokens, {len(found.chunks)} chunks looked up; {spent}"])
+    sought = f"nothing was looked up ({without})" if without else f"{len(found.chunks)} chunks looked up"
+    return "\n".join([*lines, f"{found.num_tokens} tokens, {sought}; {spent}"])
 
 
 def _told(each: Neighbour) -> str:

@@ -9,7 +9,7 @@ import click
 from click.core import ParameterSource
 
 from wellread.cli.opening import answering_options, opened
-from wellread.cli.output import POSITIVE, emit, json_option, say
+from wellread.cli.output import POSITIVE, emit, json_line, json_option, say
 
 DEPTH = 100  # passages retrieved for the measures of retrieval; the reader gets the first --top-k
 OF_TEXTS = ("neighbours", "database", "k", "sequence_chunks", "overlap", "shuffled")
@@ -136,11 +136,9 @@ def _check_options(without: Sequence[str]) -> None:
 
 
 def _write(path: str, questions: list, answers: list) -> None:
-    import json
-
     from wellread.cli.ask import as_mapping
 
     with open(path, "w", encoding="utf8") as file:
         for question, answer in zip(questions, answers, strict=True):
             row = {"id": question.id, "answers": question.answers, **as_mapping(question.text, answer)}
-            file.write(json.dumps(row, ensure_ascii=False) + "\n")
+            file.write(json_line(row) + "\n")

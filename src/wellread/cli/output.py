@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Mapping
 from typing import Any
 
 import click
 
-__all__ = ["POSITIVE", "emit", "json_option", "say"]
+__all__ = ["POSITIVE", "emit", "json_line", "json_option", "say"]
 
 POSITIVE = click.IntRange(min=1)
 
@@ -17,7 +18,20 @@ json_option = click.option("--json", "as_json", is_flag=True, help="Print one JS
 
 def emit(result: Mapping[str, Any], as_json: bool, human: str) -> None:
     """Print a verb's result."""
-    click.echo(json.dumps(result, ensure_ascii=False) if as_json else human)
+    click.echo(json_line(result) if as_json else human)
+
+
+def json_line(value: Any) -> str:
+    """A value as JSON on one line; null for numbers that JSON has no way to write (nan, inf)."""
+    return json.dumps(_finite(value), ensure_ascii=False, allow_nan=False)
+
+
+def _finite(value: Any) -> Any:
+    if isinstance(value, Mapping):
+        return {key: _finite(each) for key, each in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_finite(each) for each in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
 def say(text: str) -> None:

@@ -45,9 +45,9 @@ def _mean_log_likelihood(answer: Answer) -> float:
 def _standing(answer: Answer, rival: Callable[[Sequence[float]], float]) -> float:
     """By how many standard deviations the best passage's score is above a rival's; 0 where all are equal.
 
-    Scores of different retrievers have nothing but this in common.
+    Scores of different retrievers have nothing but this in common. Passages that were not read may have none (-inf).
     """
-    scores = sorted((passage.score for passage in answer.passages), reverse=True)
+    scores = sorted((each.score for each in answer.passages if math.isfinite(each.score)), reverse=True)
     spread = pstdev(scores) if len(scores) > 1 else 0.0
     return (scores[0] - rival(scores)) / spread if spread else 0.0
 

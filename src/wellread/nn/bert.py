@@ -180,6 +180,7 @@ class _Layer(nn.Module):
 class BertEncoder(nn.Module):
     """A BERT encoder; `run` can start and stop between any two layers.
 
+    max_tokens: the longest row of tokens that it has positions for (T5's relative ones have no end).
     gradient_checkpointing: set True to recompute layers in the backward pass of training.
     """
 
@@ -187,6 +188,7 @@ class BertEncoder(nn.Module):
         super().__init__()
         self.config = config
         self.dim, self.num_layers, self.vocab_size = config.dim, config.num_layers, config.vocab_size
+        self.max_tokens = config.max_positions
         self.gradient_checkpointing = False
         self.embed_tokens = _embedding(config, config.vocab_size)
         self.placing = _Placing(config)
@@ -299,6 +301,7 @@ class BertDecoder(MemoryDecoder):
             setattr(self, name, token)
         self.config = config
         self.dim, self.num_layers, self.vocab_size = config.dim, config.num_layers, config.vocab_size
+        self.max_tokens = config.max_positions
         self.memory_dim, self.heads, self.head_dim = config.dim, config.num_heads, config.dim // config.num_heads
         self.embed_tokens = _embedding(config, config.vocab_size) if embed_tokens is None else embed_tokens
         self.placing = _Placing(config)

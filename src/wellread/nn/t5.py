@@ -163,7 +163,7 @@ class T5Encoder(nn.Module):
         return [self.embed_tokens]
 
     def modules_below(self, layer: int) -> list[nn.Module]:
-        """What the states below a layer come from. One table of biases for all layers belongs to those below as well."""
+        """What the states below a layer come from. One table of biases for all layers belongs to those below too."""
         tables = self.relative_bias[:layer] if self.config.bias_per_layer else self.relative_bias[: min(layer, 1)]
         return [*self.embedding_modules(), *tables, *self.layers[:layer]]
 

@@ -37,11 +37,10 @@ class CandidateRow:
 def batch_candidates(questions: Sequence[Sequence[CandidateRow]], pad: int) -> CandidateBatch:
     """Rows per question, best first -> tensors as wide as the question with most candidates.
 
-    Questions with fewer get columns whose `exists` is False. Candidates either all have states or none have.
+    Questions with fewer get columns whose `exists` is False; where no question has any, all get one such column.
+    Candidates either all have states or none have.
     """
-    batch, width = len(questions), max((len(rows) for rows in questions), default=0)
-    if width == 0:
-        raise ValueError("no question has a candidate; retrieve at least one passage for one of them.")
+    batch, width = len(questions), max((len(rows) for rows in questions), default=0) or 1
     flat = [row for rows in questions for row in rows]
     longest = max(max((len(row.tokens) for row in flat), default=1), 1)
     tokens = torch.full((batch, width, longest), pad, dtype=torch.int64)

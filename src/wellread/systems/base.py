@@ -80,6 +80,8 @@ class System(nn.Module, ABC):
     """Whether the order of the candidates is allowed to change the answer."""
     built_on: ClassVar[str] = "encoder_decoder"
     """The kind of nets (nn.building.NETS) that the constructor gets after the config, kept as `reader`."""
+    joins_tokens: ClassVar[bool] = False
+    """Whether the encoder gets a question and a passage as one row of tokens, in which positions run on."""
     continues: ClassVar[bool] = False
     """Whether it is a language model: questions are texts to continue, and it is trained on texts too."""
     per_source: ClassVar[frozenset[str]] = frozenset()

@@ -65,7 +65,8 @@ class FusionSystem(System):
     # -- what is frozen ------------------------------------------------------------------------------------
 
     def _memory_modules(self) -> list[nn.Module]:
-        return self.reader.encoder.modules_below(self.cut)
+        encoder = self.reader.encoder
+        return [encoder] if self.cut == encoder.num_layers else encoder.modules_below(self.cut)
 
     def train(self, mode: bool = True) -> FusionSystem:
         """A frozen memory encoder stays in evaluation mode, so that training reads what memory would hold."""
@@ -77,10 +78,7 @@ class FusionSystem(System):
 
     def memory_weights(self) -> Mapping[str, Tensor]:
         names = {id(weight): name for name, weight in self.reader.encoder.named_parameters()}
-        modules = self._memory_modules()
-        if self.cut == self.reader.encoder.num_layers:
-            modules = [self.reader.encoder]
-        weights = [weight for module in modules for weight in module.parameters()]
+        weights = [weight for module in self._memory_modules() for weight in module.parameters()]
         return {names[id(weight)]: weight.detach() for weight in weights}
 
     def parts(self) -> dict[str, list[str]]:

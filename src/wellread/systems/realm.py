@@ -86,6 +86,7 @@ class Realm(MarginalSystem):
     Config = RealmConfig
     config: RealmConfig
     built_on: ClassVar[str] = "encoder"
+    joins_tokens: ClassVar[bool] = True
     retriever: ClassVar[str | None] = "vectors"
     stores = frozenset({"tokens", "keys"})
 
@@ -177,6 +178,7 @@ class Realm(MarginalSystem):
             null, tokens, mask, exists = scores.new_zeros(len(scores), 1), tokens[:, :0], mask[:, :0], exists[:, :0]
         else:
             scores, null = self.log_prior(inputs, candidates)
+        kept = all_columns(exists)
         if self.config.null_passage:
             null_tokens, width = self._null(tokens).expand(len(tokens), -1), max(tokens.shape[2], 2)
             wider, more = (0, width - tokens.shape[2]), (0, width - 2)
@@ -193,7 +195,7 @@ class Realm(MarginalSystem):
             copyable=(pairs.from_passage & named).flatten(1, 2),
             passage=all_columns(exists)[..., None].where(named, -1).flatten(1, 2),
             scores=scores,
-            kept=all_columns(candidates.exists),
+            kept=kept,
             extras={"null": null, "columns": tokens.shape[1]},
         )
 

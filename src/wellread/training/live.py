@@ -1,10 +1,10 @@
 """Retrieval by the weights of the moment, over an index that is made anew while training goes on (REALM section 3.3).
 
-At every step the question side seeks in the index with the weights reached. The index holds the keys of all passages
-by an earlier passage side. Every `data.live.every` steps a snapshot of the weights is given to a process of its own,
-which reads the corpus with it; when it is done the next step seeks in the new index. A process that dies costs nothing
-but a later refresh. With `background = false` the loop waits instead: such a run, stopped and resumed, repeats an
-unbroken one to the last bit.
+At every step the question side seeks in the index with the weights reached. The index holds the keys of all passages by
+an earlier passage side. Every `data.live.every` steps a snapshot of the weights is given to a process of its own, which
+reads the corpus with it; when it is done the next step seeks in the new index. A process that dies, or hangs and is
+ended when the next refresh is due, costs nothing but a later refresh. With `background = false` the loop waits instead:
+such a run, stopped and resumed, repeats an unbroken one to the last bit.
 
 Kept in the run's folder: keys-STEP.npy, made with the weights of that step; those that no checkpoint needs are dropped.
 """
@@ -17,6 +17,7 @@ import os
 import shutil
 import subprocess
 import sys
+import time
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -45,6 +46,8 @@ __all__ = ["LiveDev", "LiveSearch", "drop_keys"]
 
 # Questions that ask for the passage they are from: it is the one candidate they have.
 OWN_PASSAGE = frozenset({"cloze"})
+# How long a worker may take before it counts as hung: so many times the last refresh, seconds where there was none.
+PATIENCE, FIRST_PATIENCE = 3.0, 3600.0
 SNAPSHOT, PASSAGES = "keys-snapshot", "keys-passages.npz"
 _LOG = logging.getLogger(__name__)
 
@@ -87,6 +90,7 @@ class LiveSearch:
         self.steps: Sequence[int] = range(every, last, every) if every else ()
         self.now, self.made_at, self.refreshes, self.deaths = 0, None, 0, 0
         self.worker: subprocess.Popen | None = None
+        self._begun, self._patience = 0.0, FIRST_PATIENCE
         self.ids = passages.ids
         self._row = {name: row for row, name in enumerate(self.ids)}
         self._keys, self._maybe_newer = torch.zeros(0), True
@@ -234,9 +238,10 @@ class LiveSearch:
         self._look_after_worker()
         if not self.processes.main or self.made_at is None:
             return  # a first index of nearly the same weights is about to be made
-        if self.worker is not None:
+        if self.worker is not None and time.monotonic() - self._begun <= self._patience:
             _LOG.warning("an earlier refresh is not done at step %d; refresh less often.", step)
             return
+        self._end_hung_worker()
         snapshot, passages = self.folder / SNAPSHOT, self.folder / PASSAGES
         shutil.rmtree(snapshot, ignore_errors=True)
         save_model(snapshot, model)
@@ -244,6 +249,15 @@ class LiveSearch:
             write_passages(passages, [self.passages[name] for name in self.ids])
         order = [snapshot, passages, self._file(step), self.precision, model.device, os.getpid()]
         self.worker = subprocess.Popen([sys.executable, "-m", "wellread.training.keys", *map(str, order)])
+        self._begun = time.monotonic()
+
+    def _end_hung_worker(self) -> None:
+        """See that there is no worker; the one after it is given twice the time, in case this one was only slow."""
+        if self.worker is not None:
+            self.close()
+            self.deaths += 1
+            _LOG.warning("a refresh was not done after %.0f seconds and is ended for a new one.", self._patience)
+            self._patience *= 2
 
     def _look_after_worker(self) -> None:
         """Forget a worker that has ended; one that failed is told, and missed by nobody until the next refresh."""
@@ -252,6 +266,8 @@ class LiveSearch:
         if self.worker.returncode != 0:
             self.deaths += 1
             _LOG.warning("the refresh ended with code %d; the index stays as it is.", self.worker.returncode)
+        else:
+            self._patience = PATIENCE * (time.monotonic() - self._begun)
         self.worker, self._maybe_newer = None, True
 
 

@@ -30,6 +30,13 @@ TOPICS: dict[str, list[Row]] = {
             r"--average model needs a model to be averaged with; give it as --from MODEL\.",
         ),
         Row(
+            "frame-too-long",
+            "questions and passages too long for an encoder that reads them in one row",
+            f"{SCRATCH} --system realm --layers 1 --heads 2 --frame question_tokens=300 --frame passage_tokens=300",
+            r"frame question_tokens=300 and passage_tokens=300, but the encoder of this realm has positions for 512 "
+            r"tokens in a row; use at most 512 together\.",
+        ),
+        Row(
             "not-a-model",
             "a folder that is no model",
             "ask 'Which planet?' --model corpus --memory memory",
