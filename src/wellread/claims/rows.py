@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import datetime
+import hashlib
 import json
 import math
 import os
 from collections.abc import Mapping, Sequence
+from dataclasses import MISSING, fields, is_dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -18,7 +20,17 @@ from wellread.evaluation.report import hardware
 if TYPE_CHECKING:
     from wellread.claims.text_claim import TextClaim
 
-__all__ = ["NOT_RUN", "description", "judged_row", "number", "read_rows", "state", "table", "write_row"]
+__all__ = [
+    "NOT_RUN",
+    "description",
+    "judged_row",
+    "number",
+    "read_rows",
+    "state",
+    "table",
+    "variants_digest",
+    "write_row",
+]
 
 NOT_RUN = "not run"
 OTHER = "run before the claim was changed"
@@ -37,6 +49,7 @@ def judged_row(
     return {
         "claim": claim.id,
         **description(claim),
+        "variants": variants_digest(claim),
         "verdict": found,
         "holds": None if found == UNDECIDED else found == HOLDS,
         "rules": [
@@ -61,6 +74,22 @@ def description(claim: Claim | TextClaim) -> dict[str, Any]:
     figures = {"says": claim.figures.says, "series": claim.figures.series}
     words = {"paper": claim.paper, "where": claim.where, "says": claim.says, "figures": figures, "note": claim.note}
     return json.loads(json.dumps(words))  # as it is read back
+
+
+def variants_digest(claim: Claim | TextClaim) -> str:
+    """What is trained and asked, hashed: a row of other variants is one of another claim."""
+    return hashlib.sha256(repr(_chosen(claim.variants)).encode()).hexdigest()[:12]
+
+
+def _chosen(value: Any) -> Any:
+    """A value, of its dataclasses what was not left as it always is, so that new options change no hash."""
+    if isinstance(value, Mapping):
+        return {name: _chosen(each) for name, each in value.items()}
+    if not is_dataclass(value):
+        return value
+    defaults = {each.name: each.default for each in fields(value)}
+    defaults |= {each.name: each.default_factory() for each in fields(value) if each.default_factory is not MISSING}
+    return {name: _chosen(getattr(value, name)) for name in defaults if getattr(value, name) != defaults[name]}
 
 
 def number(value: float) -> float | None:
@@ -90,7 +119,8 @@ def state(row: Mapping[str, Any] | None, claim: Claim) -> str:
         return NOT_RUN
     rules, variants = ([each[key] for each in row[part]] for part, key in (("rules", "says"), ("rows", "variant")))
     same = (row["says"], rules, variants) == (claim.says, [rule.says for rule in claim.rules], list(claim.variants))
-    return row["verdict"] if same else OTHER
+    digest = variants_digest(claim)
+    return row["verdict"] if same and row.get("variants", digest) == digest else OTHER
 
 
 def table(
