@@ -124,7 +124,7 @@ def compare(name: str, world: World, trained: Path, before: Path, chosen: argpar
         RESULTS / f"{file}.before.json",
         digest(before),
         lambda: rank(token_index(before, world), world, chosen, "--run-out", run),
-        again=again,
+        again=again or not run.is_file(),
     )
     after = measured_of(
         RESULTS / f"{file}.after.json",
