@@ -241,8 +241,8 @@ def _page(parts: Mapping[str, Mapping[str, Any]]) -> str:
     lines = [
         "# REVEAL on questions about pictures, pages, facts and words",
         "",
-        "Made by benchmarks/reveal.py. VQA accuracy: the answer is an accepted one; per cent and 95 % intervals. others: "
-        "what recipes/reveal/choose.py keeps apart, asked of the memory of all sources.",
+        "Made by benchmarks/reveal.py. VQA accuracy: the answer is an accepted one; per cent and 95 % intervals. "
+        "others: what recipes/reveal/choose.py keeps apart, asked of the memory of all sources.",
         "",
     ]
     for part in parts.values():
