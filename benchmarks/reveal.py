@@ -48,7 +48,10 @@ BASELINES = Path("results/vqa_baselines.json")
 PICTURES, CORPUS = Path("runs/reveal/pictures"), Path("runs/reveal/small")
 TOP_K, SEEN, TIMED = 4, 400, 12
 SOURCE_OF = {"flag": "facts", "map": "facts", "object": "things", "animal": "things", "page": "wikipedia"}
+SOURCE_OF |= {"freebase": "freebase", "wordnet": "wordnet", "pair": "questions", "look": "pictures"}
 """Kind of question -> the source that holds its answer."""
+OTHERS = ("pages", "freebase", "wordnet", "pairs", "looks")
+"""Questions beside vqa_dev, for the memory of all sources: recipes/reveal/choose.py."""
 
 
 def main() -> None:
@@ -127,16 +130,17 @@ def _open(model: Any, memory: Path) -> Pipeline:
 def _many(given: argparse.Namespace, dev: Sequence[Question]) -> dict[str, Any]:
     model = load_model(given.model).with_pictures(Pictures.open(PICTURES))
     pipeline = _open(model, given.many)
-    pages = list(read_questions(Path("runs/reveal/wikipedia/dev.jsonl")))
+    others = [each for name in OTHERS for each in read_questions(Path(f"runs/reveal/chosen/{name}-dev.jsonl"))]
+    everything = [*dev, *others]
     info = pipeline.memory.info()
     return {
         "questions": len(dev),
         "entries": info["passages"],
         "bytes": info["bytes"],
         "accuracy": {"with memory": _accuracy(dev, _asked(pipeline, dev)), "commonest answer": _commonest()},
-        "pages": {"questions": len(pages), "accuracy": _percent(_asked(pipeline, pages))},
-        "recall": _recall(pipeline, [*dev, *pages]),
-        "gate": _gate(pipeline, [*dev, *pages]),
+        "others": {"questions": len(others), **_by_kind(others, _asked(pipeline, others))},
+        "recall": _recall(pipeline, everything),
+        "gate": _gate(pipeline, everything),
         "milliseconds": _times(pipeline, dev),
         "milliseconds with a picture's file": _time_of_files(pipeline, dev),
     }
@@ -163,7 +167,7 @@ def _commonest() -> dict[str, Any]:
 
 
 def _kind(question: Question) -> str:
-    return str(question.metadata.get("type", "page")).split("-")[0]
+    return str(question.metadata["type"]).split("-")[0]
 
 
 def _by_kind(questions: Sequence[Question], values: np.ndarray) -> dict[str, float]:
@@ -235,9 +239,10 @@ def _time_of_files(pipeline: Pipeline, questions: Sequence[Question]) -> float:
 
 def _page(parts: Mapping[str, Mapping[str, Any]]) -> str:
     lines = [
-        "# REVEAL on questions about pictures",
+        "# REVEAL on questions about pictures, pages, facts and words",
         "",
-        "Made by benchmarks/reveal.py. VQA accuracy: the answer is an accepted one; per cent and 95 % intervals.",
+        "Made by benchmarks/reveal.py. VQA accuracy: the answer is an accepted one; per cent and 95 % intervals. "
+        "others: what recipes/reveal/choose.py keeps apart, asked of the memory of all sources.",
         "",
     ]
     for part in parts.values():
@@ -255,7 +260,7 @@ def _page(parts: Mapping[str, Mapping[str, Any]]) -> str:
         rows = [{"": f"right entry {name}", **row} for name, row in part["recall"].items()]
         rows.append({"": "gate on the right source", **part["gate"]})
         lines += [to_markdown(rows), ""]
-        for name in ("difference", "seen countries", "pages"):
+        for name in ("difference", "seen countries", "others"):
             if name in part:
                 lines += [f"{name}: " + "; ".join(f"{key} {_cell(value)}" for key, value in part[name].items()), ""]
         lines += [

@@ -13,9 +13,12 @@ set -- --source "facts=$knowledge?kind=country" --source "things=$knowledge?kind
 wellread pictures "$images" --out runs/reveal/pictures
 wellread corpus "$@" --out runs/reveal/small
 
-python recipes/reveal/select_entities.py --out runs/reveal/wikipedia
-wellread corpus "$@" --source wikipedia=runs/reveal/wikipedia/some.jsonl --out runs/reveal/taught
-wellread corpus "$@" --source wikipedia=runs/reveal/wikipedia/many.jsonl \
+python recipes/reveal/choose.py --out runs/reveal/chosen
+chosen=runs/reveal/chosen
+wellread corpus "$@" --source wikipedia=$chosen/pages.jsonl --source freebase=$chosen/freebase.jsonl \
+    --source wordnet=$chosen/wordnet.jsonl --source questions=pairs:$chosen/pairs.jsonl --out runs/reveal/taught
+wellread corpus "$@" --source wikipedia=$chosen/pages-many.jsonl \
     --source "freebase=$WELLREAD_DATA/kg/fb15k237_train.jsonl.gz" \
     --source "wordnet=$WELLREAD_DATA/kg/wordnet_nouns.jsonl.gz" \
-    --source "questions=pairs:$WELLREAD_DATA/images/vqa_train.jsonl.gz" --out runs/reveal/many
+    --source "questions=pairs:$WELLREAD_DATA/images/vqa_train.jsonl.gz" \
+    --source "questions=pairs:$WELLREAD_DATA/qa/webquestions_train.jsonl.gz" --out runs/reveal/many
