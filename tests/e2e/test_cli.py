@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import json
+import re
 import resource
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
 from wellread.cli.main import VERBS
 
 HEAVY = ("torch", "lance", "pyarrow", "transformers", "tokenizers", "bm25s", "numba", "faiss", "numpy")
+COMMANDS_OWN = ("runs/claims",)  # made by the command itself
 MEMORY_VERBS = ("info", "verify", "add", "update", "delete")
 
 
@@ -51,6 +54,19 @@ def test_help_of_a_verb_has_an_example(wellread, verb: str) -> None:
     assert answer.code == 0
     assert "Example" in answer.out
     assert f"\n    wellread {verb}" in answer.out
+
+
+@pytest.mark.parametrize("verb", VERBS)
+def test_places_that_a_help_names_are_made_by_commands_that_are_written_down(wellread, verb: str) -> None:
+    root = Path(__file__).parents[2]
+    files = [root / "README.md", *root.glob("docs/*.md"), *root.glob("recipes/**/*.*")]
+    written = "\n".join(file.read_text(encoding="utf8") for file in files)
+    for place in re.findall(r"runs/[\w/-]+", wellread(f"{verb} --help").out):
+        assert place in written or place in COMMANDS_OWN
+
+
+def test_a_corpus_needs_no_source_beside_a_named_one(wellread) -> None:
+    assert "[SOURCE]..." in wellread("corpus --help").out.splitlines()[0]
 
 
 def test_systems(wellread) -> None:
@@ -168,6 +184,16 @@ def test_eval(wellread, reader) -> None:
     rows = [json.loads(row) for row in (reader / "answers.jsonl").read_text().splitlines()]
     assert [row["id"] for row in rows] == ["q-jupiter", "q-titan"]
     assert "| em |" in wellread(f"{line} --limit 1").out
+
+
+def test_eval_tells_what_it_leaves_out(wellread, reader) -> None:
+    with (reader / "questions.jsonl").open("a") as file:
+        file.write('{"question": "Who knows?"}\n{"words": "none"}\n{"question": "Which planet is red?", "answer": "Mars"}\n')
+    said = wellread("eval --model model --memory memory --questions questions.jsonl --limit 1 --json")
+    assert {"n": 1, "left_out": 1, "skipped": 1}.items() <= said.json.items()
+    skipped, told, *_ = said.err.splitlines()
+    assert skipped.startswith("skipped questions.jsonl:4: holds no question (fields: words); ")
+    assert told == '1 question; 1 without answers left out: "Who knows?"'
 
 
 def test_an_index_that_a_killed_sync_left_behind_follows_later(wellread, reader, monkeypatch) -> None:

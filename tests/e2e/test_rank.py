@@ -109,6 +109,13 @@ def test_what_the_index_lacks_is_told(wellread, place):
     assert said.json["recall@20"] == 50
 
 
+def test_rows_that_hold_no_question_are_told_and_left_out(wellread, place):
+    (place / "some.jsonl").write_text('{"words": "none"}\n{"question": "largest planet", "positive": ["d1"]}\n')
+    said = wellread("rank some.jsonl --index whole-index --json")
+    assert said.err.startswith("skipped some.jsonl:1: holds no question (fields: words); ")
+    assert (said.json["n"], said.json["skipped"]) == (1, 1)
+
+
 ERRORS = [
     ("rank set --split dev --index cut-index", r"split='dev' is not in set; it has: test, train\."),
     ("rank nowhere --index cut-index", r"source nowhere does not exist; give a file or a folder\."),

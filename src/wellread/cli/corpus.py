@@ -6,9 +6,7 @@ from pathlib import Path
 
 import click
 
-from wellread.cli.output import emit, json_option, say
-
-SHOWN = 20  # problems listed on stderr
+from wellread.cli.output import emit, json_option, say_some
 
 HELP = """Read documents, cut them into passages and write a corpus.
 
@@ -31,7 +29,7 @@ Example:
 
 
 @click.command("corpus", help=HELP)
-@click.argument("sources", nargs=-1, metavar="SOURCE...", type=click.Path(path_type=Path))
+@click.argument("sources", nargs=-1, metavar="[SOURCE]...", type=click.Path(path_type=Path))
 @click.option("--out", required=True, type=click.Path(path_type=Path), help="Folder of the new corpus.")
 @click.option("--source", "named", multiple=True, metavar="NAME=PATH", help="A source under a name of its own.")
 @click.option(
@@ -82,14 +80,8 @@ def command(
         strict=strict,
         overwrite=overwrite,
     )
-    for problem in report.problems[:SHOWN]:
-        say(f"skipped {problem}")
-    if report.skipped > SHOWN:
-        say(f"and {report.skipped - SHOWN} more")
-    for repair in report.repairs[:SHOWN]:
-        say(f"repaired {repair}")
-    if report.repaired > SHOWN:
-        say(f"and {report.repaired - SHOWN} more")
+    say_some("skipped", report.problems, total=report.skipped)
+    say_some("repaired", report.repairs, total=report.repaired)
     result = {
         "passages": report.passages,
         "documents": report.documents,

@@ -8,6 +8,7 @@ from typing import Any
 import click
 from click.core import ParameterSource
 
+from wellread.cli.asked import answered_questions
 from wellread.cli.opening import answering_options, opened
 from wellread.cli.output import POSITIVE, emit, json_option, say
 
@@ -66,6 +67,8 @@ def command(as_json: bool, keep: str | None, run_out: str | None, **choice: Any)
     Where the questions name passages that hold the answer, recall@K says for how many of them retrieval found one
     among the first K; nDCG@10 and MRR@10 judge the same order.
 
+    Questions without answers and rows that hold no question are told on standard error and left out.
+
     Questions about pictures also have VQA accuracy, captions BLEU and CIDEr; questions that say their type are
     scored by type as well.
 
@@ -89,18 +92,15 @@ def command(as_json: bool, keep: str | None, run_out: str | None, **choice: Any)
         result, told = evaluate_texts(choice)
         emit(result, as_json, told)
         return
-    from wellread.corpus.questions import evenly, read_questions
     from wellread.evaluation.ranking import available
     from wellread.evaluation.report import can_be_scored
     from wellread.evaluation.vision import captions_available
     from wellread.retrieval.given import write_run
 
-    questions = read_questions(choice["questions"], split=choice["split"])
-    questions = evenly([item for item in questions if can_be_scored(item)], choice["limit"])
-    if not questions:
-        raise ValueError(f"{choice['questions']} holds no questions with answers; give a file that does.")
+    questions, counts = answered_questions(
+        choice["questions"], split=choice["split"], limit=choice["limit"], has_answer=can_be_scored
+    )
     pipeline = opened(choice)
-    say(f"{len(questions)} questions")
     if not available() and any(question.positive for question in questions):
         say("ndcg@10 and mrr@10 are left out; they need: pip install 'wellread[ranking]'")
     if any(question.task == "caption" for question in questions) and not captions_available():
@@ -120,7 +120,7 @@ def command(as_json: bool, keep: str | None, run_out: str | None, **choice: Any)
     )
     if keep is not None:
         _write(keep, questions, answers)
-    result = {"system": pipeline.model.name, **report.to_json()}
+    result = {"system": pipeline.model.name, **report.to_json(), **counts}
     emit(result, as_json, report.to_markdown())
 
 

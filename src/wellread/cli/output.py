@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import click
 
-__all__ = ["POSITIVE", "emit", "json_option", "say"]
+__all__ = ["POSITIVE", "emit", "json_option", "say", "say_some"]
 
 POSITIVE = click.IntRange(min=1)
+SHOWN = 20  # of many things of one kind
 
 json_option = click.option("--json", "as_json", is_flag=True, help="Print one JSON object on standard output.")
 
@@ -23,3 +24,12 @@ def emit(result: Mapping[str, Any], as_json: bool, human: str) -> None:
 def say(text: str) -> None:
     """Tell the user something that is not the result."""
     click.echo(text, err=True)
+
+
+def say_some(what: str, items: Sequence[object], *, total: int | None = None) -> None:
+    """Tell what happened to the first of many things, one a line, and to how many more. total: where not all are here."""
+    for item in items[:SHOWN]:
+        say(f"{what} {item}")
+    total = len(items) if total is None else total
+    if total > SHOWN:
+        say(f"and {total - SHOWN} more")

@@ -55,7 +55,7 @@ def read_questions(
                 questions.append(item)
             continue
         if problems is None:
-            raise ValueError(f"{item}. Mend it, or give problems=[] to collect such rows and go on (in Python).")
+            raise ValueError(f"{item}. Mend it, or take it out.")
         met.append(item)
     if problems is not None:
         problems.extend(met)
