@@ -188,7 +188,9 @@ def test_eval(wellread, reader) -> None:
 
 def test_eval_tells_what_it_leaves_out(wellread, reader) -> None:
     with (reader / "questions.jsonl").open("a") as file:
-        file.write('{"question": "Who knows?"}\n{"words": "none"}\n{"question": "Which planet is red?", "answer": "Mars"}\n')
+        file.write(
+            '{"question": "Who knows?"}\n{"words": "none"}\n{"question": "Which planet is red?", "answer": "Mars"}\n'
+        )
     said = wellread("eval --model model --memory memory --questions questions.jsonl --limit 1 --json")
     assert {"n": 1, "left_out": 1, "skipped": 1}.items() <= said.json.items()
     skipped, told, *_ = said.err.splitlines()

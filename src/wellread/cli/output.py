@@ -27,7 +27,7 @@ def say(text: str) -> None:
 
 
 def say_some(what: str, items: Sequence[object], *, total: int | None = None) -> None:
-    """Tell what happened to the first of many things, one a line, and to how many more. total: where not all are here."""
+    """Tell what happened to the first of many things, and to how many more. total: of all, where some are not here."""
     for item in items[:SHOWN]:
         say(f"{what} {item}")
     total = len(items) if total is None else total
