@@ -226,9 +226,9 @@ def test_an_index_is_brought_up_to_date(wellread, reader) -> None:
         {**row, "text": f"{row['text']} Really."} if row["id"] == "titan" else row for row in rows if row["id"] != "io"
     ]
     rows.append({"id": "pluto", "title": "Pluto", "text": "Pluto is a dwarf with a heart of ice."})
-    (reader / "later.jsonl").write_text("\n".join(map(json.dumps, rows)) + "\n")
-    wellread("corpus later.jsonl --out later")
     assert wellread("corpus passages.jsonl --out first").code == 0
+    (reader / "passages.jsonl").write_text("\n".join(map(json.dumps, rows)) + "\n")
+    assert wellread("corpus passages.jsonl --out later").code == 0
     assert wellread("index first --retriever lexical --out index").code == 0
     counts = ("added", "replaced", "deleted", "unchanged", "passages")
     first = wellread("index later --out index --sync --json").json
@@ -274,6 +274,19 @@ def test_rows_of_a_table_are_found_by_what_they_hold(wellread, reader) -> None:
     assert [synced[name] for name in ("added", "replaced", "deleted", "unchanged")] == [1, 0, 0, 2]
 
 
+def test_rows_of_json_are_found_by_their_file(wellread, reader) -> None:
+    (reader / "moons.json").write_text('[{"text": "The moon Io has lava."}]')
+    assert wellread("corpus moons.json passages.jsonl --out both --json").json["passages"] == 7
+    assert wellread("memorize both --model model --retriever lexical --out all").code == 0
+    answer = wellread("ask 'What has the moon?' --model model --memory all --no-flops --where file=moons.json")
+    assert "(moons.json, " in answer.out
+    assert "[2]" not in answer.out
+    # Passages that were read from a file of another name are there already.
+    (reader / "more.jsonl").write_text((reader / "passages.jsonl").read_text())
+    assert wellread("corpus more.jsonl --out more").code == 0
+    assert wellread("memory add all more --model model --json").json["unchanged"] == 6
+
+
 def test_flops_are_counted_for_a_question_of_the_command_line(wellread, reader) -> None:
     (reader / "asked.txt").write_text("Which planet?\n")
     place = "--model model --memory memory --json"
@@ -314,8 +327,8 @@ def test_memory_verbs_and_asking_again(wellread, reader) -> None:
     assert "pluto" not in found(wellread, "Whose heart of ice?")
 
     kept = [line for line in (reader / "passages.jsonl").read_text().splitlines() if json.loads(line)["id"] != "io"]
-    (reader / "now.jsonl").write_text("\n".join([*kept, json.dumps({**row, "text": "Pluto is small."})]) + "\n")
-    assert wellread("corpus now.jsonl --out now --json").json["passages"] == 6
+    (reader / "passages.jsonl").write_text("\n".join([*kept, json.dumps({**row, "text": "Pluto is small."})]) + "\n")
+    assert wellread("corpus passages.jsonl --out now --json").json["passages"] == 6
     synced = wellread("memory sync memory now --model model --json").json
     assert [synced[name] for name in ("added", "replaced", "deleted", "unchanged", "passages")] == [0, 1, 1, 5, 6]
     assert "pluto" in found(wellread, "What is small?")

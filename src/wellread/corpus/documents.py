@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from pathlib import Path
 from typing import Any
 
 __all__ = [
@@ -17,6 +18,7 @@ __all__ = [
     "document_from",
     "documents_of",
     "first_of",
+    "placed",
 ]
 
 # Brings what PDF and Word files are read with.
@@ -75,6 +77,15 @@ def documents_of(rows: Iterable[Row | Problem], file: str) -> Iterator[Document 
             yield row
         else:
             yield document_from(row.value, file=file, line=row.line, repaired=row.repaired)
+
+
+def placed(found: Iterable[Document | Problem], path: Path) -> Iterator[Document | Problem]:
+    """Documents that say which file they stand in; what they call `file` themselves is kept as "column file"."""
+    for item in found:
+        if isinstance(item, Document):
+            own = {"column file": item.metadata["file"]} if item.metadata.get("file") else {}
+            item = replace(item, metadata={**item.metadata, **own, "file": path.name})
+        yield item
 
 
 def first_of(record: Mapping[str, Any], keys: tuple[str, ...]) -> str | None:
