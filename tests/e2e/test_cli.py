@@ -7,10 +7,12 @@ import re
 import resource
 import subprocess
 import sys
+import tomllib
 from pathlib import Path
 
 import pytest
 
+from wellread.cli import doctor
 from wellread.cli.main import VERBS
 
 HEAVY = ("torch", "lance", "pyarrow", "transformers", "tokenizers", "bm25s", "numba", "faiss", "numpy")
@@ -84,8 +86,15 @@ def test_doctor(wellread) -> None:
     assert found["healthy"] is True
     assert found["missing"] == []
     assert found["core"]["torch"]
-    assert {"dense", "serve"} <= set(found["extras"])
+    project = tomllib.loads((Path(__file__).parents[2] / "pyproject.toml").read_text(encoding="utf8"))["project"]
+    assert {*found["extras"], "dev"} == set(project["optional-dependencies"])
     assert wellread("doctor").out.startswith("wellread ")
+
+
+def test_doctor_says_how_to_install_what_is_missing(wellread, monkeypatch) -> None:
+    monkeypatch.setitem(doctor.EXTRAS, "vision", ("no-such-package",))
+    shown = wellread("doctor").out
+    assert "not installed: pip install '.[vision]' (in the copy of wellread's repository)\n" in shown
 
 
 # -- from documents to answers -----------------------------------------------------------------------------

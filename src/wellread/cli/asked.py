@@ -41,9 +41,8 @@ def answered_questions(
         raise ValueError(f"{path} holds no questions with answers; give a file that does.")
     questions = list(evenly(answered, limit))
     without = [question.text for question in read if not has_answer(question)]
-    told = f"{len(questions)} question{'s' * (len(questions) != 1)}"
     if without:
+        count = f"{len(questions)} question{'s' * (len(questions) != 1)}"
         named = ", ".join(f'"{text[:LENGTH]}{"..." * (len(text) > LENGTH)}"' for text in without[:SHOWN])
-        told += f"; {len(without)} without answers left out: {named}{', ...' * (len(without) > SHOWN)}"
-    say(told)
+        say(f"{count}; {len(without)} without answers left out: {named}{', ...' * (len(without) > SHOWN)}")
     return questions, {"left_out": len(without), "skipped": skipped}

@@ -7,11 +7,12 @@ from pathlib import Path
 import click
 
 from wellread.cli.output import emit, json_option, say_some
+from wellread.extras import install_hint
 
-HELP = """Read documents, cut them into passages and write a corpus.
+HELP = f"""Read documents, cut them into passages and write a corpus.
 
 SOURCE is a file or a folder: JSON lines, JSON, CSV, TSV, Parquet, text, Markdown, HTML (plain, .gz or .zst), PDF
-and Word (docx; both need `pip install 'wellread[documents]'`), SQuAD, KILT and BEIR collections, folders saved by the
+and Word (docx; both need {install_hint("documents")}), SQuAD, KILT and BEIR collections, folders saved by the
 datasets library, or another corpus. Captioned pictures (a Parquet table with picture bytes; a folder with
 captions.jsonl) and triples (TSV or JSON lines with subject, relation and object) are entries like any other.
 

