@@ -97,6 +97,18 @@ def test_doctor_says_how_to_install_what_is_missing(wellread, monkeypatch) -> No
     assert "not installed: pip install '.[vision]' (in the copy of wellread's repository)\n" in shown
 
 
+def test_a_plan_tells_what_claims_lack(wellread, tmp_path, monkeypatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    shown = wellread("reproduce lumen-attention retro-fitting --dry-run").out
+    assert "lumen-attention: runs/squad/start/last is needed and does not exist\n" in shown
+    assert 'Not planned: 2 of 2 claims, which lack something. README.md, "Real questions", has ' in shown
+    assert "0 trainings" not in shown
+    mini = wellread("reproduce lumen-attention --dry-run --base wellread-mini --json").json
+    assert mini["claims"] == [{"claim": "lumen-attention", "missing": "runs/squad/corpus/corpus.json"}]
+    assert (mini["trainings"], mini["steps"], mini["minutes"]) == (None, None, None)
+    assert "recipes/squad/start.toml" in wellread("reproduce --help").out
+
+
 # -- from documents to answers -----------------------------------------------------------------------------
 
 SMALL = "--vocabulary 120 --dim 16 --layers 3 --heads 2 --decoder-layers 1 --set keep=2 --frame answer_tokens=6"
