@@ -41,6 +41,18 @@ TOPICS: dict[str, list[Row]] = {
             lambda place: place.write("empty.txt", "\n"),
         ),
         Row(
+            "source-field",
+            "a condition on a field that no row of a source has",
+            "corpus --source 'all=passages.jsonl?colour=red' --out new",
+            r"passages\.jsonl\?colour=red: no row has a field 'colour'; conditions can name file, kind, source\.",
+        ),
+        Row(
+            "source-value",
+            "a condition that no row of a source fulfils",
+            "corpus --source 'all=passages.jsonl?kind=star' --out new",
+            r"no row of passages\.jsonl\?kind=star fulfils the conditions; give values that rows have\.",
+        ),
+        Row(
             "bad-line",
             "a bad line, read with --strict",
             "corpus bad.jsonl --out new --strict",

@@ -119,9 +119,9 @@ TOPICS: dict[str, list[Row]] = {
             "a claim where nothing was made that it needs",
             "reproduce lumen-attention",
             r"lumen-attention: runs/squad/start/last is needed for lumen-attention and does not exist\. README\.md, "
-            r"\"Real questions\", has the commands that make corpus, index and reader \(recipes/squad/start\.toml\), the "
-            r"first lines of recipe\.toml and retro\.toml in wellread/data/claims have those for what other claims need; "
-            r"--base takes another reader, such as wellread-mini\. Or name other claims\.",
+            r"\"Real questions\", has the commands that make corpus, index and reader \(recipes/squad/start\.toml\), "
+            r"the first lines of recipe\.toml and retro\.toml in wellread/data/claims have those for what other claims "
+            r"need; --base takes another reader, such as wellread-mini\. Or name other claims\.",
         ),
         Row(
             "claim-base",
