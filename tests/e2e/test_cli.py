@@ -17,7 +17,7 @@ from wellread.cli.main import VERBS
 
 HEAVY = ("torch", "lance", "pyarrow", "transformers", "tokenizers", "bm25s", "numba", "faiss", "numpy")
 COMMANDS_OWN = ("runs/claims",)  # made by the command itself
-MEMORY_VERBS = ("info", "verify", "add", "update", "delete")
+MEMORY_VERBS = ("info", "list", "verify", "add", "update", "delete")
 
 
 def python(program: str) -> subprocess.CompletedProcess[str]:
@@ -314,6 +314,22 @@ def test_flops_are_counted_for_a_question_of_the_command_line(wellread, reader) 
     assert wellread(f"ask 'Which planet?' {place}").json["flops"] > 0
     assert wellread(f"ask --questions asked.txt {place}").json["flops"] is None
     assert wellread(f"ask --questions asked.txt {place} --flops").json["flops"] > 0
+
+
+def test_what_came_from_a_file_is_listed_and_forgotten(wellread, reader) -> None:
+    (reader / "dwarfs.jsonl").write_text('{"id": "pluto", "title": "Pluto", "text": "Pluto has a heart of ice."}\n')
+    assert wellread("corpus dwarfs.jsonl --out dwarfs").code == 0
+    assert wellread("memory add memory dwarfs --model model").code == 0
+    listed = wellread("memory list memory --json").json
+    assert (listed["passages"], len(listed["listed"])) == (7, 7)
+    pluto = {"id": "pluto", "title": "Pluto", "file": "dwarfs.jsonl"}
+    assert wellread("memory list memory --where file=dwarfs.jsonl --json").json["listed"] == [pluto]
+    said = wellread("memory list memory --where file=dwarfs.jsonl --where file=x --where source=text")
+    assert (said.out, said.err) == ("pluto\tPluto\tdwarfs.jsonl\n", "1 of 7 passages\n")
+    assert found(wellread, "What of the heart of ice?")[0] == "pluto"
+    gone = wellread("memory delete memory io --where file=dwarfs.jsonl --json").json
+    assert (gone["deleted"], gone["passages"]) == (2, 5)
+    assert not {"pluto", "io"} & set(found(wellread, "What of the heart of ice, Pluto, and the moon Io?"))
 
 
 def test_a_memory_that_was_emptied_takes_other_passages(wellread, reader) -> None:
