@@ -50,6 +50,7 @@ __all__ = [
     "average",
     "build_model",
     "holds_weights",
+    "is_model",
     "load_model",
     "model_path",
     "save_model",
@@ -79,6 +80,11 @@ def model_path(name: str | Path) -> Path:
     if not holds_weights(NAMED[str(name)]):
         raise ValueError(f"model {name} has no weights in this version of wellread; {advice}.")
     return NAMED[str(name)]
+
+
+def is_model(name: str | Path) -> bool:
+    """Whether `model_path` finds something by this name."""
+    return Path(name).is_dir() or str(name) in NAMED
 
 
 def holds_weights(folder: Path) -> bool:

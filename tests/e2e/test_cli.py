@@ -3,16 +3,21 @@
 from __future__ import annotations
 
 import json
+import re
 import resource
 import subprocess
 import sys
+import tomllib
+from pathlib import Path
 
 import pytest
 
+from wellread.cli import doctor
 from wellread.cli.main import VERBS
 
 HEAVY = ("torch", "lance", "pyarrow", "transformers", "tokenizers", "bm25s", "numba", "faiss", "numpy")
-MEMORY_VERBS = ("info", "verify", "add", "update", "delete")
+COMMANDS_OWN = ("runs/claims",)  # made by the command itself
+MEMORY_VERBS = ("info", "list", "verify", "add", "update", "delete")
 
 
 def python(program: str) -> subprocess.CompletedProcess[str]:
@@ -53,6 +58,19 @@ def test_help_of_a_verb_has_an_example(wellread, verb: str) -> None:
     assert f"\n    wellread {verb}" in answer.out
 
 
+@pytest.mark.parametrize("verb", VERBS)
+def test_places_that_a_help_names_are_made_by_commands_that_are_written_down(wellread, verb: str) -> None:
+    root = Path(__file__).parents[2]
+    files = [root / "README.md", *root.glob("docs/*.md"), *root.glob("recipes/**/*.*")]
+    written = "\n".join(file.read_text(encoding="utf8") for file in files)
+    for place in re.findall(r"runs/[\w/-]+", wellread(f"{verb} --help").out):
+        assert place in written or place in COMMANDS_OWN
+
+
+def test_a_corpus_needs_no_source_beside_a_named_one(wellread) -> None:
+    assert "[SOURCE]..." in wellread("corpus --help").out.splitlines()[0]
+
+
 def test_systems(wellread) -> None:
     from wellread.systems import SYSTEMS
 
@@ -68,8 +86,27 @@ def test_doctor(wellread) -> None:
     assert found["healthy"] is True
     assert found["missing"] == []
     assert found["core"]["torch"]
-    assert {"dense", "serve"} <= set(found["extras"])
+    project = tomllib.loads((Path(__file__).parents[2] / "pyproject.toml").read_text(encoding="utf8"))["project"]
+    assert {*found["extras"], "dev"} == set(project["optional-dependencies"])
     assert wellread("doctor").out.startswith("wellread ")
+
+
+def test_doctor_says_how_to_install_what_is_missing(wellread, monkeypatch) -> None:
+    monkeypatch.setitem(doctor.EXTRAS, "vision", ("no-such-package",))
+    shown = wellread("doctor").out
+    assert "not installed: pip install '.[vision]' (in the copy of wellread's repository)\n" in shown
+
+
+def test_a_plan_tells_what_claims_lack(wellread, tmp_path, monkeypatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    shown = wellread("reproduce lumen-attention retro-fitting --dry-run").out
+    assert "lumen-attention: runs/squad/start/last is needed and does not exist\n" in shown
+    assert 'Not planned: 2 of 2 claims, which lack something. README.md, "Real questions", has ' in shown
+    assert "0 trainings" not in shown
+    mini = wellread("reproduce lumen-attention --dry-run --base wellread-mini --json").json
+    assert mini["claims"] == [{"claim": "lumen-attention", "missing": "runs/squad/corpus/corpus.json"}]
+    assert (mini["trainings"], mini["steps"], mini["minutes"]) == (None, None, None)
+    assert "recipes/squad/start.toml" in wellread("reproduce --help").out
 
 
 # -- from documents to answers -----------------------------------------------------------------------------
@@ -170,6 +207,18 @@ def test_eval(wellread, reader) -> None:
     assert "| em |" in wellread(f"{line} --limit 1").out
 
 
+def test_eval_tells_what_it_leaves_out(wellread, reader) -> None:
+    with (reader / "questions.jsonl").open("a") as file:
+        file.write(
+            '{"question": "Who knows?"}\n{"words": "none"}\n{"question": "Which planet is red?", "answer": "Mars"}\n'
+        )
+    said = wellread("eval --model model --memory memory --questions questions.jsonl --limit 1 --json")
+    assert {"n": 1, "left_out": 1, "skipped": 1}.items() <= said.json.items()
+    skipped, told, *_ = said.err.splitlines()
+    assert skipped.startswith("skipped questions.jsonl:4: holds no question (fields: words); ")
+    assert told == '1 question; 1 without answers left out: "Who knows?"'
+
+
 def test_an_index_that_a_killed_sync_left_behind_follows_later(wellread, reader, monkeypatch) -> None:
     rows = [json.loads(line) for line in (reader / "passages.jsonl").read_text().splitlines()]
     rows = [row for row in rows if row["id"] != "io"]
@@ -198,9 +247,9 @@ def test_an_index_is_brought_up_to_date(wellread, reader) -> None:
         {**row, "text": f"{row['text']} Really."} if row["id"] == "titan" else row for row in rows if row["id"] != "io"
     ]
     rows.append({"id": "pluto", "title": "Pluto", "text": "Pluto is a dwarf with a heart of ice."})
-    (reader / "later.jsonl").write_text("\n".join(map(json.dumps, rows)) + "\n")
-    wellread("corpus later.jsonl --out later")
     assert wellread("corpus passages.jsonl --out first").code == 0
+    (reader / "passages.jsonl").write_text("\n".join(map(json.dumps, rows)) + "\n")
+    assert wellread("corpus passages.jsonl --out later").code == 0
     assert wellread("index first --retriever lexical --out index").code == 0
     counts = ("added", "replaced", "deleted", "unchanged", "passages")
     first = wellread("index later --out index --sync --json").json
@@ -246,12 +295,41 @@ def test_rows_of_a_table_are_found_by_what_they_hold(wellread, reader) -> None:
     assert [synced[name] for name in ("added", "replaced", "deleted", "unchanged")] == [1, 0, 0, 2]
 
 
+def test_rows_of_json_are_found_by_their_file(wellread, reader) -> None:
+    (reader / "moons.json").write_text('[{"text": "The moon Io has lava."}]')
+    assert wellread("corpus moons.json passages.jsonl --out both --json").json["passages"] == 7
+    assert wellread("memorize both --model model --retriever lexical --out all").code == 0
+    answer = wellread("ask 'What has the moon?' --model model --memory all --no-flops --where file=moons.json")
+    assert "(moons.json, " in answer.out
+    assert "[2]" not in answer.out
+    # Passages that were read from a file of another name are there already.
+    (reader / "more.jsonl").write_text((reader / "passages.jsonl").read_text())
+    assert wellread("corpus more.jsonl --out more").code == 0
+    assert wellread("memory add all more --model model --json").json["unchanged"] == 6
+
+
 def test_flops_are_counted_for_a_question_of_the_command_line(wellread, reader) -> None:
     (reader / "asked.txt").write_text("Which planet?\n")
     place = "--model model --memory memory --json"
     assert wellread(f"ask 'Which planet?' {place}").json["flops"] > 0
     assert wellread(f"ask --questions asked.txt {place}").json["flops"] is None
     assert wellread(f"ask --questions asked.txt {place} --flops").json["flops"] > 0
+
+
+def test_what_came_from_a_file_is_listed_and_forgotten(wellread, reader) -> None:
+    (reader / "dwarfs.jsonl").write_text('{"id": "pluto", "title": "Pluto", "text": "Pluto has a heart of ice."}\n')
+    assert wellread("corpus dwarfs.jsonl --out dwarfs").code == 0
+    assert wellread("memory add memory dwarfs --model model").code == 0
+    listed = wellread("memory list memory --json").json
+    assert (listed["passages"], len(listed["listed"])) == (7, 7)
+    pluto = {"id": "pluto", "title": "Pluto", "file": "dwarfs.jsonl"}
+    assert wellread("memory list memory --where file=dwarfs.jsonl --json").json["listed"] == [pluto]
+    said = wellread("memory list memory --where file=dwarfs.jsonl --where file=x --where source=text")
+    assert (said.out, said.err) == ("pluto\tPluto\tdwarfs.jsonl\n", "1 of 7 passages\n")
+    assert found(wellread, "What of the heart of ice?")[0] == "pluto"
+    gone = wellread("memory delete memory io --where file=dwarfs.jsonl --json").json
+    assert (gone["deleted"], gone["passages"]) == (2, 5)
+    assert not {"pluto", "io"} & set(found(wellread, "What of the heart of ice, Pluto, and the moon Io?"))
 
 
 def test_a_memory_that_was_emptied_takes_other_passages(wellread, reader) -> None:
@@ -286,8 +364,8 @@ def test_memory_verbs_and_asking_again(wellread, reader) -> None:
     assert "pluto" not in found(wellread, "Whose heart of ice?")
 
     kept = [line for line in (reader / "passages.jsonl").read_text().splitlines() if json.loads(line)["id"] != "io"]
-    (reader / "now.jsonl").write_text("\n".join([*kept, json.dumps({**row, "text": "Pluto is small."})]) + "\n")
-    assert wellread("corpus now.jsonl --out now --json").json["passages"] == 6
+    (reader / "passages.jsonl").write_text("\n".join([*kept, json.dumps({**row, "text": "Pluto is small."})]) + "\n")
+    assert wellread("corpus passages.jsonl --out now --json").json["passages"] == 6
     synced = wellread("memory sync memory now --model model --json").json
     assert [synced[name] for name in ("added", "replaced", "deleted", "unchanged", "passages")] == [0, 1, 1, 5, 6]
     assert "pluto" in found(wellread, "What is small?")

@@ -108,6 +108,16 @@ def test_calibrate_and_withhold(wellread, place) -> None:
     assert "A: (no answer: no passage was found)" in said(wellread, f"ask xylophone {PLACES}")
 
 
+def test_calibrate_tells_what_it_leaves_out(wellread, place) -> None:
+    rows = [*(place / "asked.jsonl").read_text().splitlines(), *['{"question": "' + "why " * 20 + '"}'] * 4, "{}"]
+    (place / "more.jsonl").write_text("\n".join(rows) + "\n")
+    answer = wellread(f"calibrate {PLACES} --questions more.jsonl --out elsewhere --json")
+    assert {"n": 5, "left_out": 4, "skipped": 1}.items() <= answer.json.items()
+    assert "skipped more.jsonl:15: holds no question" in answer.err
+    assert answer.err.count('"why why ') == 3
+    assert answer.err.endswith(' why ...", ...\n')
+
+
 # -- typing ------------------------------------------------------------------------------------------------
 
 

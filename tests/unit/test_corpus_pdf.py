@@ -116,7 +116,7 @@ def test_what_cannot_be_read_is_said(tmp_path, monkeypatch):
         assert reason in problems[0]
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
     monkeypatch.setattr(pdf_module, "find_spec", lambda name: None)
-    assert "pypdf is not installed; run: pip install 'wellread[documents]'" in read(tmp_path / "b.pdf")[1][0]
+    assert "pypdf is not installed; run: pip install '.[documents]'" in read(tmp_path / "b.pdf")[1][0]
 
 
 def test_a_lock_that_needs_a_package_is_said(tmp_path, monkeypatch):

@@ -256,7 +256,7 @@ def test_saved_datasets_folder(tmp_path):
 
 def test_bad_rows_are_named(tmp_path):
     path = write(tmp_path / "a.jsonl", '{"question": "a"}\n{oops\n{"text": "b"}\n[1]\n{"question": "c"}\n')
-    with pytest.raises(ValueError, match=r"a.jsonl:2: is not JSON: .*Mend it, or give problems=\[\] to collect"):
+    with pytest.raises(ValueError, match=r"a.jsonl:2: is not JSON: .*Mend it, or take it out\."):
         read_questions(path)
     problems: list[Problem] = []
     assert [item.text for item in read_questions(path, problems=problems)] == ["a", "c"]

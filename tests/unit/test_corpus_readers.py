@@ -86,7 +86,7 @@ def test_parquet(tmp_path, packing):
     path.write_bytes(PACK[packing](buffer.getvalue()))
     found = documents(path)
     assert triples(found) == EXPECTED
-    assert found[0].metadata == {"year": 1900}
+    assert found[0].metadata == {"year": 1900, "file": path.name}
 
 
 def test_parquet_with_bytes_that_are_not_utf8(tmp_path):
@@ -117,6 +117,19 @@ def test_saved_datasets_folder_is_read_without_the_library(tmp_path):
     assert [item.metadata["split"] for item in found] == ["train", "train", "test"]
 
 
+def test_rows_of_json_say_their_file_and_keep_what_they_call_so(tmp_path):
+    (tmp_path / "sub").mkdir()
+    rows = [{"text": "hello", "file": "plan.pdf"}, {"text": "there"}]
+    for path in (tmp_path / "a.jsonl", tmp_path / "sub" / "b.jsonl"):
+        path.write_bytes(jsonl(rows))
+    (tmp_path / "c.json").write_text(json.dumps({"rows": rows}))
+    assert [item.metadata for item in documents(tmp_path)] == [
+        each
+        for file in ("a.jsonl", "c.json", "sub/b.jsonl")
+        for each in ({"file": file, "column file": "plan.pdf"}, {"file": file})
+    ]
+
+
 def test_squad_and_kilt_and_beir(tmp_path):
     squad = {"data": [{"title": "New_York", "paragraphs": [{"context": "A city.", "qas": []}, {"context": " "}]}]}
     (tmp_path / "dev.json").write_text(json.dumps(squad))
@@ -134,7 +147,7 @@ def test_squad_and_kilt_and_beir(tmp_path):
     (tmp_path / "kilt.jsonl").write_text(json.dumps(kilt))
     (page,) = documents(tmp_path / "kilt.jsonl", format="kilt")
     assert (page.id, page.title, page.text) == ("290", "A", "A is a letter.\n\nfirst")
-    assert page.metadata == {"categories": "Letters"}
+    assert page.metadata == {"categories": "Letters", "file": "kilt.jsonl"}
 
     beir = tmp_path / "beir"
     beir.mkdir()

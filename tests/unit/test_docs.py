@@ -101,3 +101,10 @@ def test_the_system_of_the_page_is_one(tiny, tmp_path, monkeypatch):
     assert re.fullmatch(r'"(\w+)": "wellread\.systems\.\1:Few",', line.strip())
     with pytest.raises(ValueError, match="keep=0; it must be at least 1"):
         module.FewConfig(keep=0)
+
+
+def test_nothing_is_said_to_come_from_a_registry():
+    """Extras are installed in a copy of the repository: `pip install wellread` finds nothing."""
+    files = [*ROOT.glob("*.md"), *ROOT.glob("docs/**/*.md"), *ROOT.glob("src/wellread/**/*.py")]
+    advice = re.compile(r"pip install\b[^\n]*\bwellread\b(?!'s repository)|wellread\[")
+    assert not [file.name for file in files if advice.search(file.read_text(encoding="utf8"))]

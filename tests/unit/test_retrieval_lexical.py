@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from wellread.retrieval import open_index, segments
+from wellread.retrieval.catalog import matches
 from wellread.retrieval.lexical import LexicalRetriever
 from wellread.types import Passage, Probe
 
@@ -134,6 +135,7 @@ def test_where_filters_before_ranking(tmp_path, where, wanted):
     retriever.delete(["p31", "p1"])
     everything = found(retriever, top_k=100)
     names = {item.id for item in make(range(60)) if wanted(item)}
+    assert names == {item.id for item in make(range(60)) if matches(item, where)}
     expected = [[name for name in row if name in names][:4] for row in everything]
     assert [list(row) for row in found(retriever, top_k=4, where=where)] == expected
 

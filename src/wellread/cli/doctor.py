@@ -5,6 +5,7 @@ from __future__ import annotations
 import click
 
 from wellread.cli.output import emit, json_option
+from wellread.extras import install_hint
 
 CORE = (
     "torch",
@@ -27,8 +28,6 @@ EXTRAS = {
     "captions": ("sacrebleu", "pycocoevalcap"),
     "decoders": ("transformers", "gguf", "accelerate"),
     "documents": ("pypdf", "cryptography", "mammoth"),
-    "serve": ("starlette", "uvicorn"),
-    "cluster": ("ray", "accelerate"),
 }
 
 
@@ -95,10 +94,10 @@ def _reads() -> bool:
 def _human(result: dict) -> str:
     lines = [f"wellread {result['wellread']}: {'healthy' if result['healthy'] else 'NOT healthy'}"]
     for package, found in result["core"].items():
-        lines.append(f"  {package:<22} {found or 'MISSING: pip install wellread'}")
+        lines.append(f"  {package:<22} {found or f'MISSING: {install_hint()}'}")
     for extra, packages in result["extras"].items():
         absent = [package for package, found in packages.items() if found is None]
-        state = "installed" if not absent else f"not installed (pip install 'wellread[{extra}]')"
+        state = "installed" if not absent else f"not installed: {install_hint(extra)}"
         lines.append(f"  extra {extra:<16} {state}")
     for name, value in result.get("machine", {}).items():
         lines.append(f"  {name:<22} {value if value != [] else 'none'}")

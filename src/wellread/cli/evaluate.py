@@ -8,8 +8,10 @@ from typing import Any
 import click
 from click.core import ParameterSource
 
+from wellread.cli.asked import answered_questions
 from wellread.cli.opening import answering_options, opened
 from wellread.cli.output import POSITIVE, emit, json_line, json_option, say
+from wellread.extras import install_hint
 
 DEPTH = 100  # passages retrieved for the measures of retrieval; the reader gets the first --top-k
 OF_TEXTS = ("neighbours", "database", "k", "sequence_chunks", "overlap", "shuffled")
@@ -66,6 +68,8 @@ def command(as_json: bool, keep: str | None, run_out: str | None, **choice: Any)
     Where the questions name passages that hold the answer, recall@K says for how many of them retrieval found one
     among the first K; nDCG@10 and MRR@10 judge the same order.
 
+    Questions without answers and rows that hold no question are told on standard error and left out.
+
     Questions about pictures also have VQA accuracy, captions BLEU and CIDEr; questions that say their type are
     scored by type as well.
 
@@ -89,24 +93,21 @@ def command(as_json: bool, keep: str | None, run_out: str | None, **choice: Any)
         result, told = evaluate_texts(choice)
         emit(result, as_json, told)
         return
-    from wellread.corpus.questions import evenly, read_questions
     from wellread.evaluation.ranking import available
     from wellread.evaluation.report import can_be_scored
     from wellread.evaluation.vision import captions_available
     from wellread.retrieval.given import write_run
 
-    questions = read_questions(choice["questions"], split=choice["split"])
-    questions = evenly([item for item in questions if can_be_scored(item)], choice["limit"])
-    if not questions:
-        raise ValueError(f"{choice['questions']} holds no questions with answers; give a file that does.")
+    questions, counts = answered_questions(
+        choice["questions"], split=choice["split"], limit=choice["limit"], has_answer=can_be_scored
+    )
     pipeline = opened(choice)
-    say(f"{len(questions)} questions")
     if told := pipeline.model.frame.left_out([item.text for item in questions]):
         say(told)
     if not available() and any(question.positive for question in questions):
-        say("ndcg@10 and mrr@10 are left out; they need: pip install 'wellread[ranking]'")
+        say(f"ndcg@10 and mrr@10 are left out; they need: {install_hint('ranking')}")
     if any(question.task == "caption" for question in questions) and not captions_available():
-        say("bleu and cider are left out; they need: pip install 'wellread[captions]'")
+        say(f"bleu and cider are left out; they need: {install_hint('captions')}")
     found = pipeline.retrieve(questions, top_k=max(choice["top_k"], DEPTH))
     if run_out is not None:
         write_run(run_out, questions, found, name=pipeline.model.name)
@@ -122,7 +123,7 @@ def command(as_json: bool, keep: str | None, run_out: str | None, **choice: Any)
     )
     if keep is not None:
         _write(keep, questions, answers)
-    result = {"system": pipeline.model.name, **report.to_json()}
+    result = {"system": pipeline.model.name, **report.to_json(), **counts}
     emit(result, as_json, report.to_markdown())
 
 

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import click
 
 from wellread.cli.opening import check_related, model_option, pictures_option, replace_all_option
-from wellread.cli.output import emit, json_option
+from wellread.cli.output import emit, json_option, say
 
 if TYPE_CHECKING:
     from wellread.corpus.store import Corpus
@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from wellread.memory.store import Memory
     from wellread.model import Model
     from wellread.retrieval.base import Retriever
+    from wellread.types import Passage
 
 __all__ = ["command"]
 
@@ -65,6 +66,37 @@ def _as_text(memory: str, facts: Mapping[str, Any]) -> str:
         f"created      {facts['created']}, changed {facts['changed']}",
     ]
     return "\n".join(lines)
+
+
+@command.command("list")
+@click.argument("memory")
+@click.option("--where", multiple=True, metavar="KEY=VALUE", help="Only passages with this metadata.")
+@json_option
+def list_(memory: str, where: tuple[str, ...], as_json: bool) -> None:
+    """Id, title and file of the passages in a memory.
+
+    \b
+    Examples:
+      wellread memory list memory
+      wellread memory list memory --where file=notes.txt
+    """
+    from wellread.memory.store import Memory
+
+    store = Memory.open(memory)
+    found = [(each.id, each.title, each.metadata.get("file")) for each in _matching(store, where)]
+    listed = [dict(zip(("id", "title", "file"), row)) for row in found]
+    lines = ["\t".join(" ".join(str(cell or "").split()) for cell in row) for row in found]
+    emit({"passages": len(store), "listed": listed}, as_json, "\n".join(lines))
+    say(f"{len(found)} of {len(store)} passages")
+
+
+def _matching(memory: Memory, where: Sequence[str]) -> Iterator[Passage]:
+    """The passages with this metadata; all without conditions."""
+    from wellread.config import parse_conditions
+    from wellread.retrieval.catalog import matches
+
+    conditions = parse_conditions(where)
+    return (passage for passage in memory if matches(passage, conditions))
 
 
 @command.command()
@@ -202,13 +234,17 @@ def _opened(memory: str, corpus: str, model: str, pictures: str | None) -> _Open
 @click.argument("memory")
 @click.argument("ids", nargs=-1)
 @click.option("--from", "file", type=click.Path(exists=True, dir_okay=False), help="A file with one id per line.")
+@click.option("--where", multiple=True, metavar="KEY=VALUE", help="All with this metadata, as file=notes.txt.")
 @click.option("--compact", is_flag=True, help="Also free the space of deleted passages.")
 @json_option
-def delete(memory: str, ids: tuple[str, ...], file: str | None, compact: bool, as_json: bool) -> None:
-    """Forget passages.
+def delete(
+    memory: str, ids: tuple[str, ...], file: str | None, where: tuple[str, ...], compact: bool, as_json: bool
+) -> None:
+    """Forget passages: those named, and those with the metadata of --where. `wellread memory list` tells ids and files.
 
     \b
     Examples:
+      wellread memory delete memory --where file=notes.txt
       wellread memory delete memory p17 p18
       wellread memory delete memory --from ids.txt --compact
     """
@@ -216,9 +252,18 @@ def delete(memory: str, ids: tuple[str, ...], file: str | None, compact: bool, a
 
     names = [*ids, *(Path(file).read_text(encoding="utf8").split("\n") if file else ())]
     names = [name.rstrip("\r") for name in names if name.strip()]
-    if not names and not compact:
-        raise ValueError("no ids were given; name passages, or give --from FILE with one id per line.")
+    if not names and not where and not compact:
+        raise ValueError(
+            "no ids were given; name passages, or give --where file=FILE, or --from FILE with one id per line."
+        )
     store = Memory.open(memory)
+    matching = [passage.id for passage in _matching(store, where)] if where else []
+    if where and not matching:
+        raise ValueError(
+            f"no passage of memory {memory} has {' and '.join(where)}; "
+            f"`wellread memory list {memory}` tells ids and files."
+        )
+    names += matching
     deleted = store.delete(names)
     _follow(store)
     freed = store.compact() if compact else 0

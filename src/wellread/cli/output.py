@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import click
 
-__all__ = ["POSITIVE", "emit", "json_line", "json_option", "say"]
+__all__ = ["POSITIVE", "emit", "json_line", "json_option", "say", "say_some"]
 
 POSITIVE = click.IntRange(min=1)
+SHOWN = 20  # of many things of one kind
 
 json_option = click.option("--json", "as_json", is_flag=True, help="Print one JSON object on standard output.")
 
@@ -37,3 +38,12 @@ def _finite(value: Any) -> Any:
 def say(text: str) -> None:
     """Tell the user something that is not the result."""
     click.echo(text, err=True)
+
+
+def say_some(what: str, items: Sequence[object], *, total: int | None = None) -> None:
+    """Tell what happened to the first of many things, and to how many more. total: of all, where some are not here."""
+    for item in items[:SHOWN]:
+        say(f"{what} {item}")
+    total = len(items) if total is None else total
+    if total > SHOWN:
+        say(f"and {total - SHOWN} more")

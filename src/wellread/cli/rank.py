@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from wellread.cli.asked import readable_questions
 from wellread.cli.output import POSITIVE, emit, json_option, say
 
 if TYPE_CHECKING:
@@ -57,7 +58,7 @@ def command(questions: Path, as_json: bool, **choice: Any) -> None:
 
     check_available()
     where = parse_conditions(choice["where"]) or None
-    asked, relevant = _asked(questions, choice["split"], choice["limit"])
+    asked, relevant, skipped = _asked(questions, choice["split"], choice["limit"])
     index = open_index(choice["index"])
     names = Documents(index)
     _check_known(names, relevant, questions, choice["index"])
@@ -71,6 +72,7 @@ def command(questions: Path, as_json: bool, **choice: Any) -> None:
     report = _judge(asked, found, choice)
     result = {
         **report.to_json(),
+        "skipped": skipped,
         "milliseconds_per_question": round(milliseconds, 3),
         "retriever": index.name,
         "top_k": choice["top_k"],
@@ -84,13 +86,13 @@ def command(questions: Path, as_json: bool, **choice: Any) -> None:
     emit(result, as_json, _human(report, other, difference, milliseconds))
 
 
-def _asked(path: Path, split: str | None, limit: int | None) -> tuple[Sequence[Question], list[str]]:
-    """The questions that name relevant passages, and the ids of all these; not those of pages (KILT), which no
-    passage is called by."""
-    from wellread.corpus.questions import evenly, read_questions
+def _asked(path: Path, split: str | None, limit: int | None) -> tuple[Sequence[Question], list[str], int]:
+    """The questions that name relevant passages, the ids of all these (not those of pages (KILT), which no passage is
+    called by), and how many rows hold no question."""
+    from wellread.corpus.questions import evenly
     from wellread.evaluation.ranking import relevance_of
 
-    read = read_questions(path, split=split)
+    read, skipped = readable_questions(path, split=split)
     judged = [(question, [name for name, grade in relevance_of(question).items() if grade > 0]) for question in read]
     chosen = evenly([pair for pair in judged if pair[1]], limit)
     if not chosen:
@@ -100,7 +102,7 @@ def _asked(path: Path, split: str | None, limit: int | None) -> tuple[Sequence[Q
         )
     say(f"{len(chosen)} questions" + (f" ({len(read)} read)" if len(read) > len(chosen) else ""))
     relevant = [name for item, ids in chosen if not item.metadata.get("provenance_pages") for name in ids]
-    return [question for question, _ in chosen], list(dict.fromkeys(relevant))
+    return [question for question, _ in chosen], list(dict.fromkeys(relevant)), skipped
 
 
 def _check_known(names: Documents, relevant: list[str], questions: Path, index: Path) -> None:

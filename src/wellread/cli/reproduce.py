@@ -16,6 +16,12 @@ if TYPE_CHECKING:
     from wellread.claims.text_claim import TextClaim
 
 BASE, MEMORY = "runs/squad/start/last", "runs/squad/memory-bf16"
+# What claims need, and how it is made.
+ADVICE = (
+    'README.md, "Real questions", has the commands that make corpus, index and reader (recipes/squad/start.toml), the '
+    "first lines of recipe.toml and retro.toml in wellread/data/claims have those for what other claims need; --base "
+    "takes another reader, such as wellread-mini"
+)
 # Asking a trained reader one dev question, beside its training: seconds, guessed.
 ASKING = 0.25
 
@@ -39,6 +45,9 @@ def command(claims: tuple[str, ...], dry_run: bool, again: bool, as_json: bool, 
 
     CLAIM is the name of a claim, a paper (lumen, glimmer), a paper and a place (lumen fig1), or all. Trainings and
     finished claims are kept: the same command goes on where it was stopped.
+
+    Claims need a corpus, an index and a reader to start from, which the commands of README.md, "Real questions", make
+    (up to `wellread train recipes/squad/start.toml`); --dry-run says what is missing.
 
     \b
     Examples:
@@ -66,10 +75,13 @@ def command(claims: tuple[str, ...], dry_run: bool, again: bool, as_json: bool, 
 def _settings(choice: Mapping[str, Any]) -> Any:
     from wellread.claims.plan import Settings
     from wellread.config import parse_settings
+    from wellread.model import model_path
 
     memory = choice["memory"]
     if memory is None and Path(MEMORY, "memory.json").is_file():
         memory = MEMORY
+    if choice["base"] != BASE:
+        model_path(choice["base"])  # a mistyped folder is no reader that is still to be made
     numbers = {name: choice[name] for name in ("seeds", "steps", "passages", "limit")}
     places = {name: Path(choice[name]) for name in ("base", "out", "work")}
     changes = parse_settings(choice["settings"])
@@ -92,8 +104,7 @@ def _check(budget: Budget, claims: Sequence[Claim | TextClaim]) -> None:
     if lacking:
         name, path = next(iter(lacking.items()))
         raise ValueError(
-            f"{', '.join(lacking)}: {path} is needed for {name} and does not exist; the first lines of "
-            "wellread/data/claims/recipe.toml say how it is made. Or name other claims."
+            f"{', '.join(lacking)}: {path} is needed for {name} and does not exist. {ADVICE}. Or name other claims."
         )
 
 
@@ -121,15 +132,23 @@ def _plan(budget: Budget, claims: Sequence[Claim | TextClaim], as_json: bool) ->
 
     counted: set[str] = set()
     rows = [_planned(budget, claim, outstanding, counted) for claim in claims]
-    total = {key: sum(row[key] for row in rows) for key in ("steps", "minutes")}
-    last = f"{len(counted)} trainings, {total['steps']} steps, about {total['minutes']} minutes of one core (a guess)."
-    human = "\n".join([*map(_told, rows), f"{last} A training that claims share is counted with the first of them."])
-    emit({"claims": rows, "trainings": len(counted), **total}, as_json, human)
+    planned = [row for row in rows if "missing" not in row]
+    lines = [_told(row) for row in rows]
+    total: dict[str, int | None] = {"trainings": None, "steps": None, "minutes": None}
+    if planned:
+        total = {"trainings": len(counted), **{key: sum(row[key] for row in planned) for key in ("steps", "minutes")}}
+        lines.append(
+            f"{total['trainings']} trainings, {total['steps']} steps, about {total['minutes']} minutes of one core (a "
+            "guess). A training that claims share is counted with the first of them."
+        )
+    if len(planned) < len(rows):
+        lines.append(f"Not planned: {len(rows) - len(planned)} of {len(rows)} claims, which lack something. {ADVICE}.")
+    emit({"claims": rows, **total}, as_json, "\n".join(lines))
 
 
 def _planned(budget: Budget, claim: Claim | TextClaim, outstanding: Callable, counted: set[str]) -> dict[str, Any]:
     if missing := budget.missing(claim):
-        return {"claim": claim.id, "missing": str(missing[0]), "trainings": [], "steps": 0, "minutes": 0}
+        return {"claim": claim.id, "missing": str(missing[0])}
     from wellread.claims.text_claim import TextClaim
 
     if isinstance(claim, TextClaim):

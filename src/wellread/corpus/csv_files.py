@@ -11,7 +11,17 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
-from wellread.corpus.documents import ID_KEYS, TEXT_KEYS, TITLE_KEYS, Document, Problem, Row, documents_of, first_of
+from wellread.corpus.documents import (
+    ID_KEYS,
+    TEXT_KEYS,
+    TITLE_KEYS,
+    Document,
+    Problem,
+    Row,
+    documents_of,
+    first_of,
+    placed,
+)
 from wellread.corpus.files import Line, read_lines
 
 __all__ = ["csv_rows", "read_csv"]
@@ -40,7 +50,7 @@ def read_csv(path: Path) -> Iterator[Document | Problem]:
     columns, a row's text is all of them, told in sentences: "The name is value." (readers of prose read them best)."""
     header = _plain_header(path)
     rows = csv_rows(path, wanted=TEXT_KEYS, header=header)
-    return documents_of(_placed(rows if header is None else _told(rows), path.name), str(path))
+    return placed(documents_of(rows if header is None else _told(rows), str(path)), path)
 
 
 def _plain_header(path: Path) -> Header | None:
@@ -79,16 +89,6 @@ def _are_columns(names: list[str], rows: list[list[str]]) -> bool:
     )
     usual = (USUAL.fullmatch(name) or YEAR.fullmatch(name) or name in (*ID_KEYS, *TITLE_KEYS) for name in named)
     return numbered or sum(map(bool, usual)) > 1
-
-
-def _placed(rows: Iterator[Row | Problem], file: str) -> Iterator[Row | Problem]:
-    """Rows that say which file they stand in; a column of that name is kept as "column file"."""
-    for row in rows:
-        if isinstance(row, Problem):
-            yield row
-        else:
-            own = {"column file": row.value["file"]} if row.value.get("file") else {}
-            yield replace(row, value={**row.value, **own, "file": file})
 
 
 def _told(rows: Iterator[Row | Problem]) -> Iterator[Row | Problem]:

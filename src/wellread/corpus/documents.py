@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from pathlib import Path
 from typing import Any
+
+from wellread.extras import install_hint
 
 __all__ = [
     "ID_KEYS",
@@ -17,10 +20,11 @@ __all__ = [
     "document_from",
     "documents_of",
     "first_of",
+    "placed",
 ]
 
 # Brings what PDF and Word files are read with.
-INSTALL = "pip install 'wellread[documents]'"
+INSTALL = install_hint("documents")
 ID_KEYS = ("id", "_id", "pid", "docid", "doc_id", "passage_id", "wikipedia_id")
 TITLE_KEYS = ("title", "wikipedia_title")
 TEXT_KEYS = ("text", "passage", "contents", "content", "body", "abstract")
@@ -75,6 +79,15 @@ def documents_of(rows: Iterable[Row | Problem], file: str) -> Iterator[Document 
             yield row
         else:
             yield document_from(row.value, file=file, line=row.line, repaired=row.repaired)
+
+
+def placed(found: Iterable[Document | Problem], path: Path) -> Iterator[Document | Problem]:
+    """Documents that say which file they stand in; what they call `file` themselves is kept as "column file"."""
+    for item in found:
+        if isinstance(item, Document):
+            own = {"column file": item.metadata["file"]} if item.metadata.get("file") else {}
+            item = replace(item, metadata={**item.metadata, **own, "file": path.name})
+        yield item
 
 
 def first_of(record: Mapping[str, Any], keys: tuple[str, ...]) -> str | None:

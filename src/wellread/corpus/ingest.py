@@ -71,7 +71,8 @@ def ingest(
     illustrate: captioned pictures that go with entries of other sources: each names an entry as its `entity`.
     What cannot be read is skipped and reported with its file and line; strict stops at the first such thing.
     Memory is bounded, whatever the size of the sources. Raises ValueError where a source or format does not
-    exist, `out` is taken, or nothing at all came out; `out` is then left as it was.
+    exist, `out` is taken, no row of a source fulfils its conditions, or nothing at all came out; `out` is then left
+    as it was.
     """
     started = time.perf_counter()
     sources = [Source.of(item) for item in ([sources] if isinstance(sources, (str, Path, Source)) else sources)]
@@ -112,11 +113,12 @@ def _documents(
 ) -> Iterator[tuple[Document, bool]]:
     """(document, whether it is a passage already) of all sources; problems go into the report."""
     for source in sources:
+        sieve = source.sieve()
         for part in source.parts(format):
             if isinstance(part, Problem):
                 report.note(part, strict=strict)
                 continue
-            documents = _without_problems(source.read(part), report, strict)
+            documents = _without_problems(source.read(part, sieve), report, strict)
             head: list[Document] = []
             whole = False
             if cutting.rule == "auto":
@@ -129,6 +131,7 @@ def _documents(
                 whole = looks_like_passages(head)
             for document in chain(head, documents):
                 yield document, whole and document.id is not None
+        sieve.check()
 
 
 def _without_problems(found: Iterator[Document | Problem], report: IngestReport, strict: bool) -> Iterator[Document]:

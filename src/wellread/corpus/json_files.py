@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from wellread.corpus.documents import TEXT_KEYS, Document, Problem, Row, documents_of
+from wellread.corpus.documents import TEXT_KEYS, Document, Problem, Row, documents_of, placed
 from wellread.corpus.files import clean, peek_text, read_lines, read_text
 
 __all__ = ["json_rows", "jsonl_rows", "read_json", "read_jsonl", "read_squad", "squad_paragraphs"]
@@ -87,11 +87,11 @@ def _list_in(value: Any) -> list[Any]:
 
 
 def read_jsonl(path: Path) -> Found:
-    return documents_of(jsonl_rows(path), str(path))
+    return placed(documents_of(jsonl_rows(path), str(path)), path)
 
 
 def read_json(path: Path) -> Found:
-    return documents_of(json_rows(path), str(path))
+    return placed(documents_of(json_rows(path), str(path)), path)
 
 
 def squad_paragraphs(path: Path) -> Iterator[tuple[str, str, list[Any], bool] | Problem]:

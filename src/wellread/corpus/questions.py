@@ -22,7 +22,7 @@ from wellread.corpus.files import peek_text, read_lines
 from wellread.corpus.json_files import json_rows, jsonl_rows, squad_paragraphs
 from wellread.corpus.question_rows import DESCRIBE, QUESTION_KEYS, question_of
 from wellread.corpus.readers import beir_file, parts_of, stem_and_suffix
-from wellread.corpus.sources import conditions_of, fulfils
+from wellread.corpus.sources import Sieve, conditions_of
 from wellread.corpus.tables import saved_folders, saved_rows, table_rows
 from wellread.types import Question
 
@@ -46,25 +46,19 @@ def read_questions(
     questions: list[Question] = []
     met: list[Problem] = []
     place, where = conditions_of(str(path), str(path))
-    fields: set[str] = set()
+    sieve = Sieve(where, str(path), what="question")
     for item in iter_questions(place, split=split, task=task):
         if isinstance(item, Question):
-            row = {"id": item.id, "task": item.task, **item.metadata}
-            fields |= row.keys()
-            if fulfils(row, where):
+            if sieve.keeps({"id": item.id, "task": item.task, **item.metadata}):
                 questions.append(item)
             continue
         if problems is None:
-            raise ValueError(f"{item}. Mend it, or give problems=[] to collect such rows and go on (in Python).")
+            raise ValueError(f"{item}. Mend it, or take it out.")
         met.append(item)
     if problems is not None:
         problems.extend(met)
-    unknown = [field for field, *_ in where if field not in fields]
-    if unknown and fields:
-        raise ValueError(f"{path}: no row has a field {unknown[0]!r}; conditions can name {', '.join(sorted(fields))}.")
+    sieve.check()
     if not questions:
-        if fields:
-            raise ValueError(f"no question of {place} fulfils the conditions of {path}.")
         part = f" with split={split!r}" if split else ""
         reason = f"; the first problem: {met[0]}" if met else ""
         keys = ", ".join(QUESTION_KEYS)

@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, Protocol
 
+from wellread.extras import install_hint
 from wellread.registry import Registry
 
 __all__ = ["SPAN_FINDERS", "WORD", "Span", "SpanFinder", "drawn", "sentence_spans", "span_finder"]
@@ -154,7 +155,7 @@ class SpacyFinder:
         if missing := missing_packages():
             raise ValueError(
                 f"finder 'spacy' needs packages that are missing ({', '.join(missing)}); install them with: "
-                "pip install 'wellread[entities]', or use finder 'rules'."
+                f"{install_hint('entities')}, or use finder 'rules'."
             )
 
     @cached_property

@@ -16,7 +16,7 @@ from wellread.config import require
 from wellread.corpus.documents import Document, Problem
 from wellread.corpus.readers import FORMATS, parts_of, read_part
 
-__all__ = ["Condition", "Illustrations", "Source", "conditions_of", "fulfils", "with_picture"]
+__all__ = ["Condition", "Illustrations", "Sieve", "Source", "conditions_of", "with_picture"]
 
 _NAME = re.compile(r"[A-Za-z][\w-]*=")
 _CONDITION = re.compile(r"(?P<field>[^!=]+)(?P<unlike>!?)=(?P<value>.*)")
@@ -44,9 +44,33 @@ def conditions_of(place: str, text: str) -> tuple[str, tuple[Condition, ...]]:
     return path, tuple(where)
 
 
-def fulfils(fields: Mapping[str, object], where: Sequence[Condition]) -> bool:
-    """Whether the fields of a row meet all conditions."""
-    return all((str(fields.get(field, "")) == value) == wanted for field, value, wanted in where)
+class Sieve:
+    """Picks the rows that fulfil conditions, and tells why where there are none.
+
+    given: the path with its conditions. what: the rows hold.
+    """
+
+    def __init__(self, where: Sequence[Condition], given: str, *, what: str = "row") -> None:
+        self._where, self._given, self._what = where, given, what
+        self._fields: set[str] = set()
+        self._kept = 0
+
+    def keeps(self, fields: Mapping[str, object]) -> bool:
+        """Whether a row with these fields counts."""
+        self._fields |= fields.keys()
+        kept = all((str(fields.get(field, "")) == value) == wanted for field, value, wanted in self._where)
+        self._kept += kept
+        return kept
+
+    def check(self) -> None:
+        """ValueError where rows came and a condition names a field that none of them has, or none fulfilled all."""
+        if not self._fields:
+            return
+        unknown = next((field for field, *_ in self._where if field not in self._fields), None)
+        names = ", ".join(sorted(self._fields))
+        require(unknown is None, f"{self._given}: no row has a field {unknown!r}; conditions can name {names}.")
+        none = f"no {self._what} of {self._given} fulfils the conditions; give values that rows have."
+        require(self._kept > 0, none)
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,16 +108,18 @@ class Source:
         """(file or folder, format, root) of what it consists of."""
         return parts_of(self.path, format=self.format or format)
 
-    def read(self, part: tuple[Path, str, Path]) -> Iterator[Document | Problem]:
+    def sieve(self) -> Sieve:
+        """What picks its rows: one for all parts, to be checked after the last."""
+        conditions = "&".join(f"{field}{'=' if wanted else '!='}{value}" for field, value, wanted in self.where)
+        return Sieve(self.where, f"{self.path}?{conditions}")
+
+    def read(self, part: tuple[Path, str, Path], sieve: Sieve) -> Iterator[Document | Problem]:
         """The entries of one part that count, under this source's name."""
         for found in read_part(*part):
             if isinstance(found, Problem):
                 yield found
-            elif self._counts(found):
+            elif sieve.keeps({"source": found.source, **found.metadata}):
                 yield self._named(found)
-
-    def _counts(self, document: Document) -> bool:
-        return fulfils({"source": document.source, **document.metadata}, self.where)
 
     def _named(self, document: Document) -> Document:
         """Under this name; what the rows called their source is kept as `collection`."""
@@ -112,13 +138,15 @@ class Illustrations:
     def __init__(self, sources: Sequence[Source]) -> None:
         self._of: dict[str, tuple[str, bytes]] = {}
         for source in sources:
+            sieve = source.sieve()
             for part in source.parts():
-                for found in [part] if isinstance(part, Problem) else source.read(part):
+                for found in [part] if isinstance(part, Problem) else source.read(part, sieve):
                     if isinstance(found, Problem):
                         raise ValueError(f"{found}. Mend it, or leave these pictures out.")
                     entity = found.metadata.get("entity")
                     if isinstance(entity, str) and found.picture is not None:
                         self._of.setdefault(entity, (str(found.metadata["picture"]), found.picture))
+            sieve.check()
 
     def __len__(self) -> int:
         return len(self._of)

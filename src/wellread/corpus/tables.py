@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-from wellread.corpus.documents import Document, Problem, Row, documents_of
+from wellread.corpus.documents import Document, Problem, Row, documents_of, placed
 from wellread.corpus.files import read_bytes
 
 __all__ = ["read_saved", "read_table", "saved_folders", "saved_rows", "table_rows"]
@@ -18,7 +18,7 @@ Rows = Iterator[Row | Problem]
 
 
 def read_table(path: Path) -> Found:
-    return documents_of(table_rows(path), str(path))
+    return placed(documents_of(table_rows(path), str(path)), path)
 
 
 def read_saved(path: Path) -> Found:

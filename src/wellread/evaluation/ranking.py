@@ -24,6 +24,7 @@ import numpy as np
 
 from wellread.evaluation.metrics import Difference, bootstrap, mean, paired_bootstrap
 from wellread.evaluation.provenance import Provenance
+from wellread.extras import install_hint
 from wellread.types import Candidates, Question
 
 __all__ = [
@@ -77,8 +78,7 @@ def check_available() -> None:
     """Raise ValueError, which says what to install, where the package that judges rankings is missing."""
     if not available():
         raise ValueError(
-            f"rankings are judged by a package that is missing ({PACKAGE}); install it with: "
-            "pip install 'wellread[ranking]'."
+            f"rankings are judged by a package that is missing ({PACKAGE}); install it with: {install_hint('ranking')}."
         )
 
 

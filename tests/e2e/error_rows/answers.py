@@ -33,7 +33,7 @@ TOPICS: dict[str, list[Row]] = {
             "where",
             "a filter on what no passage has",
             f"{ASK} --where colour=red",
-            r"metadata key 'colour' does not occur in this index; use one of: kind, source\.",
+            r"metadata key 'colour' does not occur in this index; use one of: file, kind, source\.",
         ),
         Row(
             "questions-missing",

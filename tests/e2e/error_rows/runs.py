@@ -115,6 +115,15 @@ TOPICS: dict[str, list[Row]] = {
             r"no claim of glimmer stands at fig8; use one of: fig2, fig3, fig4, fig5, fig6, fig7, tab1, tab2, tab3\.",
         ),
         Row(
+            "claim-start",
+            "a claim where nothing was made that it needs",
+            "reproduce lumen-attention",
+            r"lumen-attention: runs/squad/start/last is needed for lumen-attention and does not exist\. README\.md, "
+            r"\"Real questions\", has the commands that make corpus, index and reader \(recipes/squad/start\.toml\), "
+            r"the first lines of recipe\.toml and retro\.toml in wellread/data/claims have those for what other claims "
+            r"need; --base takes another reader, such as wellread-mini\. Or name other claims\.",
+        ),
+        Row(
             "claim-base",
             "a start reader that does not exist",
             "reproduce lumen-attention --base nowhere --dry-run",

@@ -86,7 +86,7 @@ def test_pipelines_that_cannot_be_opened_are_told(place, tmp_path):
     assert not (tmp_path / "memory").exists()
 
 
-@pytest.mark.skipif(default_retriever() != "hybrid", reason="needs pip install 'wellread[dense]'")
+@pytest.mark.skipif(default_retriever() != "hybrid", reason="needs pip install '.[dense]'")
 def test_the_index_inside_a_memory_is_read_in_the_precision_of_the_memory(place, tmp_path):
     for precision in ("fp32", "bf16"):
         memorize_corpus(
