@@ -107,11 +107,15 @@ class Model:
     source: str | None = None
     pictures: Pictures | None = None
 
-    def with_pictures(self, pictures: Pictures | None) -> Model:
-        """The same model, which finds the pictures of passages there. ValueError where it reads none, and where their
-        features are not those it was trained with."""
+    def with_pictures(self, pictures: Pictures | str | Path | None) -> Model:
+        """The same model, which finds the pictures of passages there; in a folder, with the features of the image
+        encoder that it was trained with. ValueError where it reads none, and where their features are not those."""
         if pictures is None:
             return self
+        if isinstance(pictures, (str, Path)):
+            from wellread.pictures import Pictures
+
+            pictures = Pictures.open(pictures, fingerprint=self.system.picture_encoder)
         self.system.sees(pictures.fingerprint, patches=pictures.patches, groups=pictures.groups)
         return dataclasses.replace(self, pictures=pictures)
 

@@ -23,7 +23,6 @@ from wellread.memory.fingerprint import check
 from wellread.memory.store import Memory
 from wellread.model import Model, load_model, model_path
 from wellread.nn.precision import precision_dtype
-from wellread.pictures import Pictures
 from wellread.reading.batching import CandidateRow, batch_candidates, take_rows, to_device
 from wellread.reading.spans import cite
 from wellread.reading.verbatim import Vocabulary
@@ -377,8 +376,7 @@ def open_pipeline(
     texts = None if corpus is None else Corpus.open(corpus)
     if pictures is None and texts is not None and loaded.system.reads_pictures:
         pictures = texts.pictures
-    if pictures is not None:
-        loaded = loaded.with_pictures(Pictures.open(pictures))
+    loaded = loaded.with_pictures(pictures)
     if index is None:
         index = None if memory is None else Path(memory) / INDEX_FOLDER
         if index is None or not (index / "index.json").is_file():

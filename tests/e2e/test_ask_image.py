@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 
 import pytest
 import torch
@@ -169,6 +170,26 @@ def test_a_corpus_without_a_memory_is_seen_too(there, wellread):
     scores = [{item["id"]: item["score"] for item in answer["passages"]} for answer in (with_memory, anew)]
     # The memory holds keys in float32, and features are the same: only the batch differs.
     assert scores[0] == pytest.approx(scores[1], abs=1e-3)
+
+
+def test_a_folder_seen_by_several_encoders_is_read_as_the_model_was_trained(there, wellread, tmp_path):
+    shutil.copytree(there / "corpus" / "pictures", tmp_path / "both")
+    [vit] = (tmp_path / "both" / "features").iterdir()
+    other = shutil.copytree(vit, vit.with_name("other"))
+    said = json.loads((vit / "about.json").read_text())
+    (other / "about.json").write_text(json.dumps({**said, "encoder": "other", "fingerprint": "other:1"}))
+    asked = f"{ASK} --image mine.png --index visual --top-k 4 --json"
+    both = asked.replace("corpus/pictures", str(tmp_path / "both"))
+    assert "features of several image encoders; give the folder of one: " in wellread(both).err  # it was never trained
+    trained = wellread(f"{both} --set 'picture_encoder=\"{said['fingerprint']}\"'").json
+    named = wellread(asked.replace("corpus/pictures", str(vit))).json
+    assert trained["passages"] == named["passages"] == wellread(asked).json["passages"]
+    assert (
+        "the model was trained with those of"
+        in wellread(
+            both.replace(str(tmp_path / "both"), str(other)) + f" --set 'picture_encoder=\"{said['fingerprint']}\"'"
+        ).err
+    )
 
 
 def test_pictures_must_be_given_and_be_read(there):

@@ -93,7 +93,7 @@ def _own(model: Model, places: SearchPlaces) -> Retriever:
 
 def _shared(search: str, places: SearchPlaces, pictures: Pictures | None) -> Retriever:
     folder = places.shared / f"{search}-{places.corpus.fingerprint}"
-    options = {} if pictures is None or search not in LOOKS else {"pictures": str(pictures.path)}
+    options = {} if pictures is None or search not in LOOKS else {"pictures": str(pictures.stored.path)}
     with FileLock(folder.with_name(f".{folder.name}.lock")):
         if not (folder / "index.json").is_file():
             RETRIEVERS[search].build(places.corpus, folder, **options)

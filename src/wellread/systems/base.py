@@ -145,6 +145,11 @@ class System(nn.Module, ABC):
         """Whether pictures of questions and passages change anything."""
         return False
 
+    @property
+    def picture_encoder(self) -> str:
+        """The fingerprint of the image encoder it was trained with; "" where it has seen no picture."""
+        return ""
+
     def sees(self, image_encoder: str, *, patches: int, groups: Sequence[int]) -> None:
         """Take note of what makes the features of pictures it is given, by its fingerprint. ValueError where it reads
         no pictures, and where it was trained with those of another or reads others.

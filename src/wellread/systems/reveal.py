@@ -128,6 +128,10 @@ class Reveal(FusionSystem):
     def reads_pictures(self) -> bool:
         return self.config.picture_dim > 0
 
+    @property
+    def picture_encoder(self) -> str:
+        return self.config.picture_encoder
+
     def sees(self, image_encoder: str, *, patches: int, groups: Sequence[int]) -> None:
         self.config = self.config.with_features(image_encoder, patches=patches, groups=groups)
 

@@ -22,7 +22,6 @@ from wellread.corpus.store import Corpus
 from wellread.locking import locked
 from wellread.memory.store import Memory
 from wellread.model import Model
-from wellread.pictures import Pictures
 from wellread.training.candidates import Finder, open_finder
 from wellread.training.checkpoint import drop_checkpoint, has_checkpoint
 from wellread.training.config import DevConfig, Recipe, TaskConfig
@@ -167,10 +166,7 @@ class _Prepared:
                 "give data.index or data.candidates, or data.refresh."
             )
         self.memory: Memory | None = open_memory(data.memory, self.model) if data.memory else None
-        self.pictures = None
-        if data.pictures:
-            self.pictures = Pictures.open(data.pictures)
-            self.model = self.model.with_pictures(self.pictures)
+        self.model = self.model.with_pictures(data.pictures)
         self.model.system.to(pick_device(recipe.training.device, processes))
         self.tasks: list[Task] = [
             prepare_task(name, task, questions[name], data=data, finder=finder, corpus=corpus)
@@ -193,7 +189,7 @@ class _Prepared:
             batch_size=settings.batch_size,
             seed=settings.seed,
             memory=self.memory,
-            pictures=self.pictures,
+            pictures=self.model.pictures,
             source_of=self.model.system.source_of,
         )
         self.live = None
