@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import json
 import shutil
 
@@ -133,6 +134,18 @@ def test_questions_of_a_file_bring_their_pictures(there, wellread):
     ).out
     first = [json.loads(line)["passages"][0]["picture"] for line in out.splitlines()]
     assert first == ["blue.png", "red.png"]
+
+
+def test_a_file_of_questions_is_read_as_eval_reads_it(there, wellread, tmp_path):
+    Image.new("RGB", (10, 10), "blue").save(tmp_path / "own.png")
+    row = {"question": "Which?", "image": "own.png", "hidden": ["land-blue"]}
+    (tmp_path / "asked.jsonl.gz").write_bytes(gzip.compress(json.dumps(row).encode()))
+    said = wellread(
+        f"ask --questions {tmp_path}/asked.jsonl.gz --model model --memory memory --index visual --top-k 2 "
+        "--pictures corpus/pictures --json"
+    ).json
+    assert [item["id"] for item in said["passages"]][:1] == ["blue.png"]
+    assert "land-blue" not in {item["id"] for item in said["passages"]}
 
 
 @pytest.mark.parametrize(
