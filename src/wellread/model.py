@@ -1,6 +1,6 @@
 """A model: a system with its weights, its tokenizer and its frame, as one folder on disk.
 
-system.json         the system's name, its options, the frame's options
+system.json         the system's name, its options, the frame's options, how many candidates it was trained with
 reader.json         the shape of the nets
 model.safetensors   all weights, under the names the system gives them; many int8 weights are in several files
 tokenizer.json      the tokenizer
@@ -99,13 +99,15 @@ def take_companions(folder: Path, source: Path | None) -> None:
 class Model:
     """name: the system's name in the table. system: the nets. frame: how text becomes tokens. source: where it was
     loaded from, a folder or one of NAMED; None for a model that is nowhere else. pictures: where the pictures of
-    passages are, for systems that read them."""
+    passages are, for systems that read them. trained_with: how many candidates a question had at the end of its
+    training, where anybody knows."""
 
     name: str
     system: System
     frame: Frame
     source: str | None = None
     pictures: Pictures | None = None
+    trained_with: int | None = None
 
     def with_pictures(self, pictures: Pictures | str | Path | None) -> Model:
         """The same model, which finds the pictures of passages there; in a folder, with the features of the image
@@ -238,6 +240,8 @@ def save_model(path: str | Path, model: Model, *, weights: str = "fp32") -> Path
         "options": to_mapping(model.system.config),
         "frame": to_mapping(model.frame.config),
     }
+    if model.trained_with is not None:
+        described["trained_with"] = model.trained_with
     checkpoints.write_json(path / "system.json", described)
     return path
 
@@ -266,7 +270,7 @@ def load_model(path: str | Path, *, system: str | None = None, options: Mapping[
         advice=f"{name} needs them: make a model that has them with `wellread init --from ... --system {name}`.",
     )
     model.system.eval()
-    return dataclasses.replace(model, source=source)
+    return dataclasses.replace(model, source=source, trained_with=described.get("trained_with"))
 
 
 def as_system(model: Model, name: str, options: Mapping[str, Any], *, frame: FrameConfig | None = None) -> Model:
@@ -299,7 +303,7 @@ def as_system(model: Model, name: str, options: Mapping[str, Any], *, frame: Fra
             shared[key].copy_(known[key])
     if wrong:
         logger.warning("weights of another shape start anew: %s", ", ".join(wrong))
-    return made
+    return dataclasses.replace(made, trained_with=model.trained_with)
 
 
 def average(model: Model, *paths: str | Path) -> None:

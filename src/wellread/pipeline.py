@@ -35,6 +35,7 @@ if TYPE_CHECKING:
 
 __all__ = ["Pipeline", "load_model", "memorize_corpus", "open_pipeline"]
 
+TOP_K = 20  # candidates read where nothing says how many
 _NOTHING_TO_READ = "no memory and no corpus were given; give at least one to answer from (--memory DIR, --corpus DIR)."
 
 
@@ -74,10 +75,17 @@ class Pipeline:
         """Whether passages are found by the system's own vectors in its own kind of index."""
         return self.retriever.name == self.model.system.retriever
 
-    def check_top_k(self, top_k: int) -> None:
-        """Raise ValueError where `top_k` is no number of candidates to answer from."""
+    def read_at_once(self, top_k: int | None) -> int:
+        """How many candidates are read for a question: `top_k`, or what is best where it is None.
+
+        That is 20, or as many as the model was trained with where more make it read worse. ValueError below 1.
+        """
+        if top_k is None:
+            trained = self.model.trained_with if self.model.system.reads_as_trained else None
+            return trained or TOP_K
         if top_k < 1:
             raise ValueError(f"top_k={top_k}; it must be at least 1.")
+        return top_k
 
     def check_min_confidence(self, min_confidence: float | None) -> None:
         """Raise ValueError where answers cannot be withheld by this: no share, or no confidence to compare with."""
@@ -154,7 +162,7 @@ class Pipeline:
         self,
         questions: Sequence[str | Question],
         *,
-        top_k: int = 20,
+        top_k: int | None = None,
         num_beams: int = 1,
         where: Mapping[str, Any] | None = None,
         flops: bool = True,
@@ -164,7 +172,7 @@ class Pipeline:
         """Answer a batch of questions together; milliseconds and FLOPs are shares of the batch's.
 
         A question without any candidate gets an empty answer. flops: count them too, which makes a small
-        reader write two to three times as slowly; the milliseconds then include that.
+        reader write two to three times as slowly; the milliseconds then include that. top_k: as of `read_at_once`.
         candidates: what to read, where it was retrieved before; the first top_k of them.
         min_confidence: withhold answers that are less likely to be right than this, 0 to 1.
         """
@@ -176,7 +184,7 @@ class Pipeline:
             raise ValueError("the question is empty; ask something.")
         if candidates is not None and len(candidates) != len(texts):
             raise ValueError(f"{len(candidates)} lists of candidates for {len(texts)} questions; give one for each.")
-        self.check_top_k(top_k)
+        top_k = self.read_at_once(top_k)
         watch = Stopwatch()
         with watch("retrieve"):
             inputs = self.model.inputs(asked)
@@ -278,7 +286,7 @@ class Pipeline:
         self,
         questions: Sequence[Question],
         *,
-        top_k: int = 20,
+        top_k: int | None = None,
         num_beams: int = 1,
         batch_size: int = 8,
         timed: int = 16,
@@ -292,7 +300,7 @@ class Pipeline:
         candidates: what was retrieved for the questions before, best first; None retrieves as deep as is measured.
         Returns the report and the answers it is about.
         """
-        self.check_top_k(top_k)
+        top_k = self.read_at_once(top_k)
         found = self.retrieve(questions, top_k=max((top_k, *recall_at))) if candidates is None else candidates
         answers = list(
             self.ask_many(

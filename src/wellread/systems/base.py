@@ -84,6 +84,8 @@ class System(nn.Module, ABC):
     """Whether it is a language model: questions are texts to continue, and it is trained on texts too."""
     per_source: ClassVar[frozenset[str]] = frozenset()
     """The weights that have a row for every one of `sources`."""
+    reads_as_trained: ClassVar[bool] = False
+    """Whether it reads worse where it gets more candidates than it was trained with."""
     retriever: ClassVar[str | None] = None
     """The search, by its name in the table of retrievers, that goes by this system's own probes and keys."""
 

@@ -68,6 +68,7 @@ class Reveal(FusionSystem):
     )
     Config = RevealConfig
     config: RevealConfig
+    reads_as_trained = True  # p(z|x) is shared out among all that is read
     retriever: ClassVar[str | None] = "reveal"
     per_source: ClassVar[frozenset[str]] = frozenset({"gate.weight", "gate.bias"})
     stores = frozenset({"tokens", "states", "keys"})

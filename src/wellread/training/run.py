@@ -7,7 +7,7 @@ import os
 import platform
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from importlib.metadata import PackageNotFoundError, version
 from itertools import chain, islice
@@ -154,6 +154,7 @@ class _Prepared:
         questions = {name: _questions(task) for name, task in recipe.tasks.items()}
         dev_questions = _questions(recipe.dev) if recipe.dev else []
         self.model = start_model(recipe, lambda: _texts(corpus, questions))
+        self.model = replace(self.model, trained_with=data.stages[-1].top_k)
         freeze(self.model, recipe.training.freeze)
         if data.refresh and self.model.system.retriever is None:
             raise ValueError(
