@@ -58,6 +58,7 @@ __all__ = [
 
 logger = logging.getLogger(__name__)
 FORMAT = 1
+TOP_K = 20  # candidates read where nothing says how many
 NAMED: dict[str, Path] = {"wellread-mini": Path(__file__).parent / "data" / "mini"}
 """The models that come with wellread, by name."""
 COMPANIONS = ("confidence.json", "CARD.md", "recipe.toml", "run.json")
@@ -129,6 +130,17 @@ class Model:
     def dim(self) -> int | None:
         """Width of the states a memory of this model holds; None where it holds tokens only."""
         return self.system.stored_dim
+
+    def read_at_once(self, top_k: int | None) -> int:
+        """How many candidates are read for a question: `top_k`, or what is best where it is None.
+
+        That is 20, or as many as the model was trained with where more make it read worse. ValueError below 1.
+        """
+        if top_k is None:
+            return (self.trained_with if self.system.reads_as_trained else None) or TOP_K
+        if top_k < 1:
+            raise ValueError(f"top_k={top_k}; it must be at least 1.")
+        return top_k
 
     def fingerprint(self, cutting: str = "") -> Fingerprint:
         """What a memory made by this model is bound to."""

@@ -126,14 +126,18 @@ def test_own_picture_is_not_read_and_types_are_scored(there, wellread):
 
 
 def test_questions_of_a_file_bring_their_pictures(there, wellread):
-    rows = [{"question": "Which?", "image": "blue.png"}, {"question": "Which?"}]
+    rows = [{"question": "Which?", "image": "blue.png", "positive": ["land-blue"]}, {"question": "Which?"}]
+    # The entry of the very picture is not read, whatever it is called there.
+    rows += [{"question": "Which?", "image": name} for name in ("blue.png", "photos/blue.png")]
     lines(there / "typed.jsonl", rows)
     out = wellread(
         "ask --questions typed.jsonl --image mine.png --model model --memory memory --index visual --top-k 1 "
         "--pictures corpus/pictures --no-flops --json"
     ).out
-    first = [json.loads(line)["passages"][0]["picture"] for line in out.splitlines()]
-    assert first == ["blue.png", "red.png"]
+    first = [json.loads(line)["passages"][0] for line in out.splitlines()]
+    assert [item["picture"] for item in first[:2]] == ["blue.png", "red.png"]
+    assert first[0]["id"] == "land-blue"
+    assert all(item["picture"] != "blue.png" for item in first[2:])
 
 
 def test_a_file_of_questions_is_read_as_eval_reads_it(there, wellread, tmp_path):

@@ -133,6 +133,21 @@ def test_what_is_found_is_what_scores_highest_of_what_may_be_read(model, corpus,
         assert f"c{question.id[1:]}" not in candidates.ids
 
 
+def test_entries_of_a_hidden_picture_are_not_found_and_not_compared_with(model, tmp_path):
+    more = [Passage(f"q{n}", "what colour is it", "", {"picture": "ask2", "asked": "what?"}, "facts") for n in range(3)]
+    corpus = Corpus.write([*ENTRIES, *more], tmp_path / "corpus")
+    asked = [replace(item, metadata={**item.metadata, "hidden": [item.picture]}) for item in QUESTIONS]
+    memory = online(model, corpus, tmp_path)
+    memory(model, 0)
+    for question, found in zip(asked, memory.find(model, asked, top_k=len(ENTRIES))):
+        of_picture = {item.id for item in more} if question.id == "q2" else set()
+        assert len(found.ids) == len(ENTRIES)
+        assert of_picture.isdisjoint(found.ids)
+        assert set(memory.batches.passages.hiding(question)) == {question.picture, *of_picture}
+    # It is right, though it shows what is asked about.
+    assert "f1" in memory.find(model, asked[1:2], top_k=len(ENTRIES))[0].ids
+
+
 def test_batches_read_pictures_sources_and_what_is_stored(model, corpus, tmp_path):
     memory = online(model, corpus, tmp_path)
     memory(model, 0)

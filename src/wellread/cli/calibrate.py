@@ -47,7 +47,7 @@ def command(out: str | None, plot: str | None, as_json: bool, **choice: Any) -> 
         check_plot(plot)
     questions = _questions(choice)
     pipeline = opened(choice)
-    settings = {"top_k": pipeline.read_at_once(choice["top_k"]), "num_beams": choice["beams"]}
+    settings = {"top_k": pipeline.model.read_at_once(choice["top_k"]), "num_beams": choice["beams"]}
     fixed = {"verbatim": True} if choice["verbatim"] else {}
     answers = list(
         pipeline.ask_many(questions, batch_size=choice["batch_size"], progress=True, flops=False, **settings)

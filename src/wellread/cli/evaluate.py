@@ -105,7 +105,7 @@ def command(as_json: bool, keep: str | None, run_out: str | None, **choice: Any)
         say("ndcg@10 and mrr@10 are left out; they need: pip install 'wellread[ranking]'")
     if any(question.task == "caption" for question in questions) and not captions_available():
         say("bleu and cider are left out; they need: pip install 'wellread[captions]'")
-    top_k = pipeline.read_at_once(choice["top_k"])
+    top_k = pipeline.model.read_at_once(choice["top_k"])
     found = pipeline.retrieve(questions, top_k=max(top_k, DEPTH))
     if run_out is not None:
         write_run(run_out, questions, found, name=pipeline.model.name)

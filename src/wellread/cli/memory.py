@@ -188,7 +188,9 @@ def _opened(memory: str, corpus: str, model: str, pictures: str | None) -> _Open
 
     store, passages = Memory.open(memory), Corpus.open(corpus)
     precision = store.manifest.build.precision or "fp32"
-    loaded = load_model(model).with_pictures(pictures)
+    loaded = load_model(model)
+    if pictures is not None:
+        loaded = loaded.with_pictures(pictures)
     encode, fingerprint, _ = loaded.encoder_for_memory(passages.cutting, precision=precision)
     _give_encoder(store, loaded)
     return _Opened(store, passages, encode, fingerprint)

@@ -81,7 +81,7 @@ def opened(choice: Mapping[str, Any]) -> Pipeline:
             f"{pipeline.model.name} continues texts and answers no questions; use wellread continue, or wellread eval "
             "with --texts."
         )
-    pipeline.read_at_once(choice["top_k"])
+    pipeline.model.read_at_once(choice["top_k"])
     return pipeline
 
 

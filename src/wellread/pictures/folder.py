@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -15,6 +16,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from wellread.nn.vision import ImageEncoder
+    from wellread.types import Question
 
 __all__ = ["Pictures"]
 
@@ -118,6 +120,15 @@ class Pictures:
                 f"picture {name!r} is neither one of the {len(self)} ids of {self.path} nor a file; give one of them."
             )
         return open_image(name)
+
+    def hiding_copies(self, question: Question) -> Question:
+        """The question, which hides what is in this folder of its own picture under all names, where it hides it."""
+        name = question.picture
+        if name is None or name not in question.hidden or not (name in self.store or Path(name).is_file()):
+            return question
+        data = self.store.bytes(name) if name in self.store else Path(name).read_bytes()
+        hidden = list(dict.fromkeys((*question.hidden, *self.store.copies(data))))
+        return replace(question, metadata={**question.metadata, "hidden": hidden})
 
     def features(self, names: Sequence[str | Image | None]) -> tuple[Tensor, Tensor]:
         """Picture [names, patches, dim] float32 and its mask [names, patches] bool.

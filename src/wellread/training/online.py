@@ -213,7 +213,8 @@ class OnlineMemory:
             return []
         rank, count = self.processes.rank, self.processes.count
         model = model.with_pictures(self.batches.pictures)
-        more = max(len(question.hidden) for question in questions)
+        hidden = [self.batches.passages.hiding(question) for question in questions]
+        more = max(map(len, hidden))
         places = range(len(questions))[rank::count]
         found: dict[int, Candidates] = {}
         with progress_bar(total=len(places), desc="candidates", shown=self.progress) as bar:
@@ -222,7 +223,7 @@ class OnlineMemory:
                 scores, rows, _ = self._search(model, [questions[place] for place in some], questions[0], top_k + more)
                 for place, *pair in zip(some, scores.tolist(), rows.tolist()):
                     named = [(self.ids[row], score) for score, row in zip(*pair) if row >= 0]
-                    best = Candidates(*zip(*named)).without(questions[place].hidden)
+                    best = Candidates(*zip(*named)).without(hidden[place])
                     found[place] = best.top(top_k)
                 bar.update(len(some))
         everything = {place: each for part in self.processes.gather(found) for place, each in part.items()}

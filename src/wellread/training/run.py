@@ -150,7 +150,9 @@ class _Prepared:
                 "answered; leave [dev] out and measure the trained model with `wellread eval`, or give data.index."
             )
         corpus = Corpus.open(data.corpus)
-        finder = open_finder(index=data.index, candidates=data.candidates, cache=folder, progress=progress)
+        finder = open_finder(
+            index=data.index, candidates=data.candidates, cache=folder, progress=progress, passages=corpus.get
+        )
         questions = {name: _questions(task) for name, task in recipe.tasks.items()}
         dev_questions = _questions(recipe.dev) if recipe.dev else []
         self.model = start_model(recipe, lambda: _texts(corpus, questions))
@@ -168,6 +170,10 @@ class _Prepared:
             )
         self.memory: Memory | None = open_memory(data.memory, self.model) if data.memory else None
         self.model = self.model.with_pictures(data.pictures)
+        if self.model.pictures is not None:
+            hiding = self.model.pictures.hiding_copies
+            questions = {name: list(map(hiding, rows)) for name, rows in questions.items()}
+            dev_questions = list(map(hiding, dev_questions))
         self.model.system.to(pick_device(recipe.training.device, processes))
         self.tasks: list[Task] = [
             prepare_task(name, task, questions[name], data=data, finder=finder, corpus=corpus)

@@ -26,9 +26,9 @@ def test_questions_asked_together_are_answered_as_if_alone(place, name):
 
 
 def test_most_systems_read_more_than_they_were_trained_with(place):
-    pipeline = place.pipeline("fid")
-    trained = replace(pipeline, model=replace(pipeline.model, trained_with=2))
-    assert [each.read_at_once(None) for each in (pipeline, trained)] == [20, 20]
+    model = place.models["fid"]
+    trained = replace(model, trained_with=2)
+    assert [each.read_at_once(None) for each in (model, trained)] == [20, 20]
     assert trained.read_at_once(3) == 3
 
 
