@@ -37,7 +37,6 @@ from wellread.evaluation.report import hardware, to_markdown
 from wellread.evaluation.vision import vqa_accuracy
 from wellread.memory.edit import add
 from wellread.memory.store import Memory
-from wellread.pictures import Pictures
 from wellread.pipeline import Pipeline, load_model, memorize_corpus, open_pipeline
 from wellread.retrieval import INDEX_FOLDER, open_index
 from wellread.token_encoder import model_encoder
@@ -81,7 +80,7 @@ def _small(given: argparse.Namespace, dev: Sequence[Question]) -> dict[str, Any]
     countries = {name for each in dev for name in each.positive if name.startswith("country-")}
     everything = list(Corpus.open(CORPUS))
     new = [each for each in everything if each.id in countries or each.metadata.get("entity") in countries]
-    model = load_model(given.model).with_pictures(Pictures.open(PICTURES))
+    model = load_model(given.model).with_pictures(PICTURES)
     before = _corpus(RUNS / "before", [each for each in everything if each not in new])
     memorize_corpus(before, model, RUNS / "memory", codec="int8", precision="bf16", pictures=PICTURES, progress=False)
     pipeline = _open(model, RUNS / "memory")
@@ -94,7 +93,7 @@ def _small(given: argparse.Namespace, dev: Sequence[Question]) -> dict[str, Any]
     index.add(new)
     pipeline = _open(model, RUNS / "memory")
     rows["with memory"] = _asked(pipeline, dev)
-    alone = load_model(given.model, options={"fusion": "none"}).with_pictures(Pictures.open(PICTURES))
+    alone = load_model(given.model, options={"fusion": "none"}).with_pictures(PICTURES)
     rows["without memory"] = _asked(replace(pipeline, model=alone), dev)
     asked_before = _asked(pipeline, seen)
     return {
@@ -128,7 +127,7 @@ def _open(model: Any, memory: Path) -> Pipeline:
 
 
 def _many(given: argparse.Namespace, dev: Sequence[Question]) -> dict[str, Any]:
-    model = load_model(given.model).with_pictures(Pictures.open(PICTURES))
+    model = load_model(given.model).with_pictures(PICTURES)
     pipeline = _open(model, given.many)
     others = [each for name in OTHERS for each in read_questions(Path(f"runs/reveal/chosen/{name}-dev.jsonl"))]
     everything = [*dev, *others]

@@ -8,7 +8,6 @@ from wellread.corpus.store import Corpus
 from wellread.memory.build import MemorizeReport, memorize
 from wellread.memory.store import Memory
 from wellread.model import Model
-from wellread.pictures import Pictures
 from wellread.retrieval import INDEX_FOLDER, RETRIEVERS, default_retriever, open_index
 from wellread.token_encoder import ModelTokens, model_encoder
 
@@ -33,8 +32,7 @@ def memorize_corpus(
     precision: of the reading, "fp32" or "bf16" (see Model.encode). pictures: folder of the passages' pictures, for
     models that read them.
     """
-    if pictures is not None:
-        model = model.with_pictures(Pictures.open(pictures))
+    model = model.with_pictures(pictures)
     chosen = retriever or model.system.retriever or default_retriever()
     if chosen != "none":
         kind = RETRIEVERS[chosen]  # a wrong name is told before hours of reading

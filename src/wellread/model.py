@@ -1,6 +1,6 @@
 """A model: a system with its weights, its tokenizer and its frame, as one folder on disk.
 
-system.json         the system's name, its options, the frame's options
+system.json         the system's name, its options, the frame's options, how many candidates it was trained with
 reader.json         the shape of the nets
 model.safetensors   all weights, under the names the system gives them; many int8 weights are in several files
 tokenizer.json      the tokenizer
@@ -60,6 +60,7 @@ __all__ = [
 
 logger = logging.getLogger(__name__)
 FORMAT = 1
+TOP_K = 20  # candidates read where nothing says how many
 NAMED: dict[str, Path] = {"wellread-mini": Path(__file__).parent / "data" / "mini"}
 """The models that come with wellread, by name."""
 COMPANIONS = ("confidence.json", "CARD.md", "recipe.toml", "run.json")
@@ -106,19 +107,25 @@ def take_companions(folder: Path, source: Path | None) -> None:
 class Model:
     """name: the system's name in the table. system: the nets. frame: how text becomes tokens. source: where it was
     loaded from, a folder or one of NAMED; None for a model that is nowhere else. pictures: where the pictures of
-    passages are, for systems that read them."""
+    passages are, for systems that read them. trained_with: how many candidates a question had at the end of its
+    training, where anybody knows."""
 
     name: str
     system: System
     frame: Frame
     source: str | None = None
     pictures: Pictures | None = None
+    trained_with: int | None = None
 
-    def with_pictures(self, pictures: Pictures | None) -> Model:
-        """The same model, which finds the pictures of passages there. ValueError where it reads none, and where their
-        features are not those it was trained with."""
+    def with_pictures(self, pictures: Pictures | str | Path | None) -> Model:
+        """The same model, which finds the pictures of passages there; in a folder, with the features of the image
+        encoder that it was trained with. ValueError where it reads none, and where their features are not those."""
         if pictures is None:
             return self
+        if isinstance(pictures, (str, Path)):
+            from wellread.pictures import Pictures
+
+            pictures = Pictures.open(pictures, fingerprint=self.system.picture_encoder)
         self.system.sees(pictures.fingerprint, patches=pictures.patches, groups=pictures.groups)
         return dataclasses.replace(self, pictures=pictures)
 
@@ -130,6 +137,17 @@ class Model:
     def dim(self) -> int | None:
         """Width of the states a memory of this model holds; None where it holds tokens only."""
         return self.system.stored_dim
+
+    def read_at_once(self, top_k: int | None) -> int:
+        """How many candidates are read for a question: `top_k`, or what is best where it is None.
+
+        That is 20, or as many as the model was trained with where more make it read worse. ValueError below 1.
+        """
+        if top_k is None:
+            return (self.trained_with if self.system.reads_as_trained else None) or TOP_K
+        if top_k < 1:
+            raise ValueError(f"top_k={top_k}; it must be at least 1.")
+        return top_k
 
     def fingerprint(self, cutting: str = "") -> Fingerprint:
         """What a memory made by this model is bound to."""
@@ -259,6 +277,8 @@ def save_model(path: str | Path, model: Model, *, weights: str = "fp32") -> Path
         "options": to_mapping(model.system.config),
         "frame": to_mapping(model.frame.config),
     }
+    if model.trained_with is not None:
+        described["trained_with"] = model.trained_with
     checkpoints.write_json(path / "system.json", described)
     return path
 
@@ -287,7 +307,7 @@ def load_model(path: str | Path, *, system: str | None = None, options: Mapping[
         advice=f"{name} needs them: make a model that has them with `wellread init --from ... --system {name}`.",
     )
     model.system.eval()
-    return dataclasses.replace(model, source=source)
+    return dataclasses.replace(model, source=source, trained_with=described.get("trained_with"))
 
 
 def as_system(model: Model, name: str, options: Mapping[str, Any], *, frame: FrameConfig | None = None) -> Model:
@@ -320,7 +340,7 @@ def as_system(model: Model, name: str, options: Mapping[str, Any], *, frame: Fra
             shared[key].copy_(known[key])
     if wrong:
         logger.warning("weights of another shape start anew: %s", ", ".join(wrong))
-    return made
+    return dataclasses.replace(made, trained_with=model.trained_with)
 
 
 def average(model: Model, *paths: str | Path) -> None:

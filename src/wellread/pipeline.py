@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 from statistics import fmean
 from typing import TYPE_CHECKING, Any
@@ -23,11 +23,11 @@ from wellread.memory.fingerprint import check
 from wellread.memory.store import Memory
 from wellread.model import Model, load_model, model_path
 from wellread.nn.precision import precision_dtype
-from wellread.pictures import Pictures
 from wellread.reading.batching import CandidateRow, batch_candidates, take_rows, to_device
 from wellread.reading.spans import cite
 from wellread.reading.verbatim import Vocabulary
 from wellread.retrieval import INDEX_FOLDER, open_index
+from wellread.retrieval.readable import readable, search_readable
 from wellread.token_encoder import model_encoder
 from wellread.types import Answer, Candidates, Inputs, Passage, Probe, Question
 
@@ -75,11 +75,6 @@ class Pipeline:
         """Whether passages are found by the system's own vectors in its own kind of index."""
         return self.retriever.name == self.model.system.retriever
 
-    def check_top_k(self, top_k: int) -> None:
-        """Raise ValueError where `top_k` is no number of candidates to answer from."""
-        if top_k < 1:
-            raise ValueError(f"top_k={top_k}; it must be at least 1.")
-
     def check_min_confidence(self, min_confidence: float | None) -> None:
         """Raise ValueError where answers cannot be withheld by this: no share, or no confidence to compare with."""
         if min_confidence is None:
@@ -106,15 +101,23 @@ class Pipeline:
 
         Passages hidden from a question are left out. inputs: the questions as tensors, where they are at hand.
         """
-        asked = _as_questions(questions)
+        asked = self._asked(questions)
         vectors: Sequence[Any] = [None] * len(asked)
         if self.searches_itself:
             with torch.inference_mode():
                 vectors = self.model.system.seek(self.model.inputs(asked) if inputs is None else inputs)
         probes = [Probe(item.text, own, item.picture) for item, own in zip(asked, vectors, strict=True)]
-        more = max((len(item.hidden) for item in asked), default=0)
-        found = self.retriever.search(probes, top_k=top_k + more, where=where)
-        return [each.without(item.hidden).top(top_k) for item, each in zip(asked, found, strict=True)]
+        among = partial(self.retriever.search, where=where)
+        return search_readable(among, asked, probes, top_k=top_k, passages=self._passages)
+
+    def _passages(self, ids: Sequence[str]) -> list[Passage]:
+        return self.corpus.get(ids) if self.memory is None else self.memory.passages(ids)
+
+    def _asked(self, questions: Sequence[str | Question]) -> list[Question]:
+        """As questions, from which copies of their own pictures are hidden too."""
+        asked = [item if isinstance(item, Question) else Question("", item) for item in questions]
+        pictures = self.model.pictures
+        return asked if pictures is None else [pictures.hiding_copies(item) for item in asked]
 
     def rows(self, found: Sequence[Candidates]) -> tuple[list[list[CandidateRow]], dict[str, Passage]]:
         """Candidates -> what the reader needs of each, and the passages by id; each passage is fetched once."""
@@ -155,7 +158,7 @@ class Pipeline:
         self,
         questions: Sequence[str | Question],
         *,
-        top_k: int = 20,
+        top_k: int | None = None,
         num_beams: int = 1,
         where: Mapping[str, Any] | None = None,
         flops: bool = True,
@@ -166,25 +169,26 @@ class Pipeline:
 
         A question without any candidate gets an empty answer. flops: count them too, which makes a small
         reader write two to three times as slowly; the milliseconds then include that.
+        top_k: how many candidates are read (`Model.read_at_once`).
         candidates: what to read, where it was retrieved before; the first top_k of them.
         min_confidence: withhold answers that are less likely to be right than this, 0 to 1.
         """
         self.check_min_confidence(min_confidence)
         _check_list(questions)
-        asked = _as_questions(questions)
+        asked = self._asked(questions)
         texts = [item.text for item in asked]
         if not texts or not all(text.strip() for text in texts):
             raise ValueError("the question is empty; ask something.")
         if candidates is not None and len(candidates) != len(texts):
             raise ValueError(f"{len(candidates)} lists of candidates for {len(texts)} questions; give one for each.")
-        self.check_top_k(top_k)
+        top_k = self.model.read_at_once(top_k)
         watch = Stopwatch()
         with watch("retrieve"):
             inputs = self.model.inputs(asked)
             found = (
                 self.retrieve(asked, top_k=top_k, where=where, inputs=inputs)
                 if candidates is None
-                else [each.without(item.hidden).top(top_k) for item, each in zip(asked, candidates)]
+                else [each.top(top_k) for each in readable(asked, candidates, self._passages)]
             )
         answered = [index for index, candidates in enumerate(found) if candidates.ids]
         share = watch.milliseconds["retrieve"] / len(texts)
@@ -279,7 +283,7 @@ class Pipeline:
         self,
         questions: Sequence[Question],
         *,
-        top_k: int = 20,
+        top_k: int | None = None,
         num_beams: int = 1,
         batch_size: int = 8,
         timed: int = 16,
@@ -293,7 +297,7 @@ class Pipeline:
         candidates: what was retrieved for the questions before, best first; None retrieves as deep as is measured.
         Returns the report and the answers it is about.
         """
-        self.check_top_k(top_k)
+        top_k = self.model.read_at_once(top_k)
         found = self.retrieve(questions, top_k=max((top_k, *recall_at))) if candidates is None else candidates
         answers = list(
             self.ask_many(
@@ -344,10 +348,6 @@ def _check_list(questions: object) -> None:
         raise ValueError("questions is a single question; give a list of questions.")
 
 
-def _as_questions(questions: Sequence[str | Question]) -> list[Question]:
-    return [item if isinstance(item, Question) else Question("", item) for item in questions]
-
-
 def open_pipeline(
     *,
     model: str | Path | Model,
@@ -377,8 +377,7 @@ def open_pipeline(
     texts = None if corpus is None else Corpus.open(corpus)
     if pictures is None and texts is not None and loaded.system.reads_pictures:
         pictures = texts.pictures
-    if pictures is not None:
-        loaded = loaded.with_pictures(Pictures.open(pictures))
+    loaded = loaded.with_pictures(pictures)
     if index is None:
         if memory is None:
             raise ValueError("no search index was given; build one with wellread index and pass --index DIR.")

@@ -68,6 +68,16 @@ class Passage:
         """The picture that belongs to it (`metadata["picture"]`): an id in a folder of pictures, or a file."""
         return _picture(self.metadata, "picture")
 
+    @property
+    def document(self) -> str:
+        """The id of what it was cut from (`metadata["document"]`), its own where it is a whole."""
+        return str(self.metadata.get("document", self.id))
+
+    @property
+    def asked(self) -> str | None:
+        """The question that it was made of (`metadata["asked"]`), where it is one with its answer."""
+        return self.metadata.get("asked")
+
 
 @dataclass(frozen=True, slots=True)
 class Question:
@@ -98,8 +108,18 @@ class Question:
 
     @property
     def hidden(self) -> tuple[str, ...]:
-        """Ids of passages that must not be read for this question (`metadata["hidden"]`)."""
+        """What must not be read for this question (`metadata["hidden"]`): passages by id, and those of pictures."""
         return tuple(self.metadata.get("hidden", ()))
+
+    def hides(self, passage: Passage) -> bool:
+        """Whether a passage must not be read for this question.
+
+        That is one in `hidden`, one with a picture in `hidden` that is not known to hold the answer (`positive`), and
+        one that was made of this very question: of its text, under its id.
+        """
+        shown = passage.picture in self.hidden and passage.id not in self.positive
+        itself = (passage.document, passage.asked) == (self.id, self.text)
+        return passage.id in self.hidden or shown or itself
 
     @property
     def picture(self) -> str | None:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import gzip
 import json
+import shutil
 
 import pytest
 import torch
@@ -124,14 +126,30 @@ def test_own_picture_is_not_read_and_types_are_scored(there, wellread):
 
 
 def test_questions_of_a_file_bring_their_pictures(there, wellread):
-    rows = [{"question": "Which?", "image": "blue.png"}, {"question": "Which?"}]
+    rows = [{"question": "Which?", "image": "blue.png", "positive": ["land-blue"]}, {"question": "Which?"}]
+    # The entry of the very picture is not read, whatever it is called there.
+    rows += [{"question": "Which?", "image": name} for name in ("blue.png", "photos/blue.png")]
     lines(there / "typed.jsonl", rows)
     out = wellread(
         "ask --questions typed.jsonl --image mine.png --model model --memory memory --index visual --top-k 1 "
         "--pictures corpus/pictures --no-flops --json"
     ).out
-    first = [json.loads(line)["passages"][0]["picture"] for line in out.splitlines()]
-    assert first == ["blue.png", "red.png"]
+    first = [json.loads(line)["passages"][0] for line in out.splitlines()]
+    assert [item["picture"] for item in first[:2]] == ["blue.png", "red.png"]
+    assert first[0]["id"] == "land-blue"
+    assert all(item["picture"] != "blue.png" for item in first[2:])
+
+
+def test_a_file_of_questions_is_read_as_eval_reads_it(there, wellread, tmp_path):
+    Image.new("RGB", (10, 10), "blue").save(tmp_path / "own.png")
+    row = {"question": "Which?", "image": "own.png", "hidden": ["land-blue"]}
+    (tmp_path / "asked.jsonl.gz").write_bytes(gzip.compress(json.dumps(row).encode()))
+    said = wellread(
+        f"ask --questions {tmp_path}/asked.jsonl.gz --model model --memory memory --index visual --top-k 2 "
+        "--pictures corpus/pictures --json"
+    ).json
+    assert [item["id"] for item in said["passages"]][:1] == ["blue.png"]
+    assert "land-blue" not in {item["id"] for item in said["passages"]}
 
 
 @pytest.mark.parametrize(
@@ -169,6 +187,26 @@ def test_a_corpus_without_a_memory_is_seen_too(there, wellread):
     scores = [{item["id"]: item["score"] for item in answer["passages"]} for answer in (with_memory, anew)]
     # The memory holds keys in float32, and features are the same: only the batch differs.
     assert scores[0] == pytest.approx(scores[1], abs=1e-3)
+
+
+def test_a_folder_seen_by_several_encoders_is_read_as_the_model_was_trained(there, wellread, tmp_path):
+    shutil.copytree(there / "corpus" / "pictures", tmp_path / "both")
+    [vit] = (tmp_path / "both" / "features").iterdir()
+    other = shutil.copytree(vit, vit.with_name("other"))
+    said = json.loads((vit / "about.json").read_text())
+    (other / "about.json").write_text(json.dumps({**said, "encoder": "other", "fingerprint": "other:1"}))
+    asked = f"{ASK} --image mine.png --index visual --top-k 4 --json"
+    both = asked.replace("corpus/pictures", str(tmp_path / "both"))
+    assert "features of several image encoders; give the folder of one: " in wellread(both).err  # it was never trained
+    trained = wellread(f"{both} --set 'picture_encoder=\"{said['fingerprint']}\"'").json
+    named = wellread(asked.replace("corpus/pictures", str(vit))).json
+    assert trained["passages"] == named["passages"] == wellread(asked).json["passages"]
+    assert (
+        "the model was trained with those of"
+        in wellread(
+            both.replace(str(tmp_path / "both"), str(other)) + f" --set 'picture_encoder=\"{said['fingerprint']}\"'"
+        ).err
+    )
 
 
 def test_pictures_must_be_given_and_be_read(there):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import json
 import re
 import resource
@@ -187,6 +188,16 @@ def test_many_questions(wellread, reader) -> None:
     assert [row["question"] for row in rows] == asked
     by_stdin = wellread(f"ask --questions - {ASK}", typed="\n".join([*asked, ""]))
     assert [json.loads(line)["answer"] for line in by_stdin.out.splitlines()] == [row["answer"] for row in rows]
+    packed = gzip.compress((reader / "questions.jsonl").read_bytes())
+    (reader / "questions.jsonl.gz").write_bytes(packed)
+    (reader / "questions.txt.gz").write_bytes(gzip.compress("\n".join(asked).encode()))
+    for file in ("questions.jsonl.gz", "questions.txt.gz"):
+        again = wellread(f"ask --questions {file} {ASK}")
+        assert [json.loads(line)["answer"] for line in again.out.splitlines()] == [row["answer"] for row in rows]
+    by_stdin = wellread(f"ask --questions - {ASK}", typed='{"text": "Which?"}\n')
+    assert "-:1: has no 'question'; give plain lines or jsonl with that key." in by_stdin.err
+    by_stdin = wellread(f"ask --questions - {ASK}", typed='{"question"')
+    assert "-:1: is not JSON: " in by_stdin.err
     typed = wellread("ask --model model --memory memory", typed=f"{asked[0]}\n\n")
     assert typed.code == 0, typed.err
     assert typed.out.startswith(f"Q: {asked[0]}\n")

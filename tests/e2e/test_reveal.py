@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -11,7 +12,7 @@ import torch
 from wellread.cli.main import main
 from wellread.corpus.store import Corpus
 from wellread.memory.store import Memory
-from wellread.model import build_model, load_model, save_model
+from wellread.model import as_system, build_model, load_model, save_model
 from wellread.nn.building import build_from_scratch
 from wellread.pipeline import memorize_corpus, open_pipeline
 from wellread.reading.frame import FrameConfig
@@ -69,6 +70,23 @@ def test_one_source_alone(home):
     pipeline = open_pipeline(model=home / "model", memory=home / "memory")
     found = pipeline.retrieve([QUESTION], top_k=6, where={"source": "pages"})[0]
     assert sorted(found.ids) == ["p1", "p3", "p5"]
+
+
+def test_as_many_entries_are_read_as_in_training(home, tmp_path, capsys):
+    """For it shares p(z|x) out among them; `--top-k` still decides, and a model that says nothing reads 20."""
+    trained = replace(load_model(home / "model"), trained_with=2)
+    model = load_model(save_model(tmp_path / "model", trained))
+    assert (load_model(home / "model").trained_with, model.trained_with) == (None, 2)
+    assert as_system(model, "reveal", OPTIONS).trained_with == 2
+    answers = [open_pipeline(model=each, memory=home / "memory").ask([QUESTION])[0] for each in (model, home / "model")]
+    assert [len(answer.passages) for answer in answers] == [2, len(ENTRIES)]
+    asked = [{"question": QUESTION, "answers": ["Vltava"]} for _ in range(4)]
+    (tmp_path / "asked.jsonl").write_text("".join(json.dumps(row) + "\n" for row in asked))
+    places = ["--model", str(tmp_path / "model"), "--memory", str(home / "memory"), "--json"]
+    main(["eval", "--questions", str(tmp_path / "asked.jsonl"), *places])
+    assert json.loads(capsys.readouterr().out)["settings"]["top_k"] == 2
+    main(["ask", QUESTION, "--top-k", "3", *places])
+    assert len(json.loads(capsys.readouterr().out)["passages"]) == 3
 
 
 def test_the_verbs_work_as_for_every_system(home, capsys):

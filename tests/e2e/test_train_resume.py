@@ -91,7 +91,7 @@ def test_a_run_from_a_recipe(place, tmp_path, capsys):
     assert report["finished"] is True
     assert report["checkpoint"] == str(tmp_path / "best")
     model = load_model(tmp_path / "best")
-    assert (model.name, model.frame.config.passage_tokens) == ("lumen", 24)
+    assert (model.name, model.frame.config.passage_tokens, model.trained_with) == ("lumen", 24, 3)
     record = json.loads((tmp_path / "recipe.json").read_text())
     assert record["recipe"]["training"]["steps"] == 12
     assert record["recipe"]["training"]["weight_decay"] == 0.0

@@ -5,16 +5,18 @@ from __future__ import annotations
 import gzip
 import io
 import json
+from dataclasses import replace
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from PIL import Image
 
-from wellread.corpus import Corpus, Problem, Source, ingest, read_documents, read_questions
+from wellread.corpus import Corpus, Cutting, Problem, Source, ingest, read_documents, read_questions
 from wellread.corpus.picture_sources import gather
 from wellread.corpus.readers import format_of
 from wellread.pictures import PictureStore
+from wellread.types import Passage, Question
 
 
 def png(colour: str) -> bytes:
@@ -218,6 +220,33 @@ def test_questions_with_answers_are_entries_when_asked_for(tmp_path):
     assert "hidden" not in pair.metadata
 
 
+def test_an_entry_made_of_a_question_is_hidden_from_it_and_from_no_other(tmp_path):
+    rows = [{"question": "Who?", "answers": ["me"]}, {"id": "1", "question": "Why?", "answers": ["so"]}]
+    rows += [{"id": "2", "question": "How long?", "answers": ["very " * 200 + "long"]}]
+    path = lines(tmp_path / "faq.jsonl", rows)
+    _, corpus = made(tmp_path, Source.parse(f"questions=pairs:{path}"), cutting=Cutting("words", size=100))
+    entries = list(corpus)
+    assert [item.id for item in entries if item.asked == "How long?"] == ["2-0", "2-1", "2-2"]
+    for question in read_questions(path):
+        assert [question.hides(item) for item in entries] == [item.asked == question.text for item in entries]
+    # Other rows under the same ids, and what is typed, are other questions.
+    others = lines(tmp_path / "others.jsonl", [{"id": name, "question": "Which?", "answers": ["x"]} for name in "12"])
+    for question in [*read_questions(others), Question("", "Why?")]:
+        assert not any(question.hides(item) for item in entries)
+    why = read_questions(path)[1]
+    assert not why.hides(Passage("1", "Question: Why? Answer: so."))  # a page that is called so
+
+
+def test_pictures_of_questions_come_along_wherever_the_file_lies(tmp_path, monkeypatch):
+    (tmp_path / "asked" / "photos").mkdir(parents=True)
+    (tmp_path / "asked" / "photos" / "a.png").write_bytes(png("red"))
+    lines(tmp_path / "asked" / "faq.jsonl", [{"question": "What?", "answers": ["red"], "image": "photos/a.png"}])
+    monkeypatch.chdir(tmp_path)
+    for path in ("asked/faq.jsonl", str(tmp_path / "asked" / "faq.jsonl")):
+        _, corpus = made(tmp_path, Source.parse(f"asked=pairs:{path}"), overwrite=True)
+        assert PictureStore.open(corpus.pictures).ids() == [item.picture for item in corpus] == ["photos/a.png"]
+
+
 def test_questions_keep_their_picture_and_hide_what_gives_them_away(tmp_path):
     (tmp_path / "a.png").write_bytes(png("red"))
     rows = [{"id": "q1", "question": "What?", "answers": ["red"], "image": "i1", "type": "name", "hidden": ["x"]}]
@@ -226,10 +255,15 @@ def test_questions_keep_their_picture_and_hide_what_gives_them_away(tmp_path):
         {"question": "Why?", "answers": ["y"]},
     ]
     seen, file, plain = read_questions(lines(tmp_path / "q.jsonl", rows))
-    assert (seen.picture, seen.metadata["type"], seen.hidden) == ("i1", "name", ("x", "i1", "q1"))
-    assert file.picture == str(tmp_path / "a.png")
+    assert (seen.picture, seen.metadata["type"], seen.hidden) == ("i1", "name", ("x", "i1"))
+    assert (file.picture, file.hidden) == (str(tmp_path / "a.png"), ("a.png", str(tmp_path / "a.png")))
     assert plain.picture is None
     assert plain.hidden == ()
+    caption, page = (Passage(name, "x", metadata={"picture": "i1"}) for name in ("i1", "p"))
+    assert [seen.hides(item) for item in (caption, page, Passage("q1", "x"), Passage("x", "x"))] == [1, 1, 0, 1]
+    right = replace(seen, positive=("i1", "p"))  # a page that is known to hold the answer may be illustrated by it
+    assert [right.hides(item) for item in (caption, page)] == [True, False]
+    assert not plain.hides(page)
 
 
 def test_captions_are_questions_to_describe(tmp_path, table):

@@ -11,6 +11,7 @@ import torch
 from PIL import Image
 
 from wellread.pictures import Pictures, PictureStore, PictureWriter, build_features, features, open_image
+from wellread.types import Question
 
 transformers = pytest.importorskip("transformers", reason="needs transformers")
 COLOURS = ("red", "green", "blue", "white", "black")
@@ -173,8 +174,6 @@ def test_features_go_on_where_they_were_stopped(tmp_path, net, monkeypatch):
 
 
 def test_wrong_features_are_told(seen, tmp_path, net):
-    with pytest.raises(ValueError, match="have no features of 'lite9'; they have those of: vit:"):
-        Pictures.open(seen.path, encoder="lite9")
     about = next(seen.path.rglob("about.json"))
     said = json.loads(about.read_text())
     about.write_text(json.dumps({**said, "fingerprint": "vit:other"}))
@@ -202,9 +201,24 @@ def test_several_encoders_have_to_be_told_apart(seen, tmp_path):
     model.save_pretrained(tmp_path / "small")
     other = load_image_encoder(f"vit:{tmp_path / 'small'}")
     build_features(seen.path, other, progress=False)
-    with pytest.raises(ValueError, match="say which encoder's"):
+    with pytest.raises(ValueError, match=r"features of several image encoders; give the folder of one: .* or .*/vit-"):
         Pictures.open(seen.path)
-    assert Pictures.open(seen.path, encoder=other.name).dim == 4
+    small = Pictures.open(seen.path, fingerprint=other.fingerprint)
+    assert (small.dim, Pictures.open(small.stored.path).dim) == (4, 4)
+    assert pickle.loads(pickle.dumps(small)).fingerprint == other.fingerprint
+
+
+def test_a_question_hides_its_picture_under_all_names(seen, tmp_path):
+    with PictureWriter(seen.path) as writer:
+        writer.add("again", png("red"))
+    (tmp_path / "photo.png").write_bytes(png("red"))
+    pictures = Pictures.open(seen.path)
+    for name in ("red", "again", str(tmp_path / "photo.png")):
+        asked = pictures.hiding_copies(Question("q", "What?", metadata={"picture": name, "hidden": ["x", name]}))
+        assert (asked.hidden[:2], set(asked.hidden)) == (("x", name), {"x", name, "red", "again"})
+    for hidden, name in ([["x"], "red"], [["no.png"], "no.png"], [["x"], None]):
+        asked = Question("q", "What?", metadata={"picture": name, "hidden": hidden})
+        assert pictures.hiding_copies(asked) is asked
 
 
 def test_small_values_beside_large_ones_keep_their_scale():

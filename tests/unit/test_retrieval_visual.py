@@ -69,6 +69,27 @@ def test_an_index_opens_and_grows(tmp_path, folder, corpus):
     assert index.search([Probe(picture="green")], top_k=1)[0].ids == ("new",)
 
 
+class Greys(Colours):
+    """Another image encoder: it sees how light each quarter is."""
+
+    name, dim, groups, fingerprint = "greys", 1, (1,), "greys:1"
+
+    def __call__(self, pictures):
+        return super().__call__(pictures).mean(-1, keepdim=True)
+
+
+def test_an_index_reads_the_features_it_was_made_of(tmp_path, folder, corpus, monkeypatch):
+    visual = RETRIEVERS["visual"]
+    visual.build(corpus, tmp_path / "colours", pictures=str(folder))
+    build_features(folder, Greys(), progress=False)
+    assert open_index(tmp_path / "colours").search([Probe(picture="blue")], top_k=1)[0].ids == ("p-blue",)
+    with pytest.raises(ValueError, match=r"features of several image encoders; give the folder of one: .*greys-"):
+        visual.build(corpus, tmp_path / "greys", pictures=str(folder))
+    [greys] = folder.glob("features/greys-*")
+    index = visual.build(corpus, tmp_path / "greys", pictures=str(greys))
+    assert (index.dim, index.options.features) == (open_index(tmp_path / "greys").dim, "greys:1")
+
+
 def test_a_sync_looks_at_what_has_a_picture_alone(tmp_path, folder, corpus):
     index = RETRIEVERS["visual"].build(corpus, tmp_path / "index", pictures=str(folder))
     assert index.sync(corpus) == (0, 0, 0, 6)

@@ -13,10 +13,11 @@ from wellread.corpus.store import Corpus
 from wellread.nn.tokenizers import train_tokenizer
 from wellread.reading.frame import Frame, FrameConfig
 from wellread.retrieval import RETRIEVERS
+from wellread.retrieval.given import write_run
 from wellread.training.candidates import Finder, open_finder
 from wellread.training.config import DataConfig, StageConfig, TaskConfig
 from wellread.training.data import BLOCK, Batches, PassageTokens, Task, collate, prepare_task
-from wellread.types import Candidates, Passage, Question
+from wellread.types import Candidates, Passage, Probe, Question
 
 COLOURS = ("red", "green", "blue", "white")
 PASSAGES = [
@@ -269,6 +270,19 @@ def test_hidden_passages_are_not_found(place):
     assert "p17" not in unseen.ids
     assert len(seen.ids) == len(unseen.ids) == 5
     assert list(unseen.scores) == sorted(unseen.scores, reverse=True)
+
+
+def test_an_entry_made_of_a_question_is_no_candidate_of_it(tmp_path):
+    asked = Question("1", "Who built the mill?", ("Anna",))
+    own = Passage("1", f"Question: {asked.text} Answer: Anna.", metadata={"asked": asked.text})
+    corpus = Corpus.write([own, Passage("2", "Anna built the mill.")], tmp_path / "corpus")
+    index = RETRIEVERS["lexical"].build(corpus, tmp_path / "index")
+    found = index.search([Probe(words=asked.text)], top_k=2)
+    assert found[0].ids == ("1", "2")
+    write_run(tmp_path / "given.jsonl", [asked], found)
+    for index, candidates in ((tmp_path / "index", None), (None, tmp_path / "given.jsonl")):
+        finder = open_finder(index=index, candidates=candidates, passages=corpus.get, progress=False)
+        assert finder.find([asked], top_k=1, name="x")[0].ids == ("2",)
 
 
 def test_renewed_candidates_count_from_their_step_on(frame, corpus):

@@ -83,12 +83,16 @@ def model() -> Model:
     return new_model()
 
 
-def batches(model: Model, corpus: Corpus) -> Batches:
+def a_task(name: str = "vqa", weight: float = 1.0) -> Task:
     nothing = [Candidates((), ()) for _ in QUESTIONS]
-    task = Task("vqa", TaskConfig(Path("x")), QUESTIONS, nothing, [item.positive for item in QUESTIONS], {})
+    config = TaskConfig(Path("x"), weight=weight)
+    return Task(name, config, QUESTIONS, nothing, [item.positive for item in QUESTIONS], {})
+
+
+def batches(model: Model, corpus: Corpus, *tasks: Task) -> Batches:
     passages = PassageTokens(model.frame, corpus, corpus.ids())
     more = {"pictures": Pictures(), "source_of": model.system.source_of}
-    return Batches([task], passages, model.frame, data=DATA, batch_size=4, **more)
+    return Batches(tasks or [a_task()], passages, model.frame, data=DATA, batch_size=4, **more)
 
 
 def online(model: Model, corpus: Corpus, folder: Path, processes: Processes | None = None) -> OnlineMemory:
@@ -127,6 +131,21 @@ def test_what_is_found_is_what_scores_highest_of_what_may_be_read(model, corpus,
         assert list(candidates.ids) == allowed[:5]
         assert candidates.scores == pytest.approx([scores[name] for name in allowed[:5]], abs=1e-5)
         assert f"c{question.id[1:]}" not in candidates.ids
+
+
+def test_entries_of_a_hidden_picture_are_not_found_and_not_compared_with(model, tmp_path):
+    more = [Passage(f"q{n}", "what colour is it", "", {"picture": "ask2", "asked": "what?"}, "facts") for n in range(3)]
+    corpus = Corpus.write([*ENTRIES, *more], tmp_path / "corpus")
+    asked = [replace(item, metadata={**item.metadata, "hidden": [item.picture]}) for item in QUESTIONS]
+    memory = online(model, corpus, tmp_path)
+    memory(model, 0)
+    for question, found in zip(asked, memory.find(model, asked, top_k=len(ENTRIES))):
+        of_picture = {item.id for item in more} if question.id == "q2" else set()
+        assert len(found.ids) == len(ENTRIES)
+        assert of_picture.isdisjoint(found.ids)
+        assert set(memory.batches.passages.hiding(question)) == {question.picture, *of_picture}
+    # It is right, though it shows what is asked about.
+    assert "f1" in memory.find(model, asked[1:2], top_k=len(ENTRIES))[0].ids
 
 
 def test_batches_read_pictures_sources_and_what_is_stored(model, corpus, tmp_path):
@@ -203,6 +222,26 @@ def test_a_run_killed_after_a_refresh_goes_on_as_an_unbroken_one(model, corpus, 
         run(second, corpus, tmp_path / "parts", killed_at=3, **seldom)
     resumed = run(third, corpus, tmp_path / "parts", **seldom)
     assert all(torch.equal(whole[name], resumed[name]) for name in whole)
+
+
+@pytest.mark.parametrize("others", [ENTRIES[:-1], [replace(ENTRIES[0], text="thing 0 is black"), *ENTRIES[1:]]])
+def test_a_run_is_not_resumed_over_other_entries(model, corpus, tmp_path, others):
+    run(deepcopy(model), corpus, tmp_path / "run", steps=3)
+    changed = Corpus.write(others, tmp_path / "changed")
+    told = rf"the run in .*run began with other entries than c holds now \(12 then, {len(others)} now\).*--restart"
+    with pytest.raises(ValueError, match=told):
+        run(deepcopy(model), changed, tmp_path / "run")
+    # What an earlier version kept says the number of entries alone.
+    (tmp_path / "run" / "online-000002.json").write_text('{"entries": 12}\n')
+    run(deepcopy(model), corpus, tmp_path / "run")
+
+
+def test_a_task_that_no_question_is_drawn_of_stops_nothing(model, corpus, tmp_path):
+    source = batches(model, corpus, a_task(), a_task("rare", weight=1e-9))
+    memory = OnlineMemory(source, corpus, tmp_path, data=DATA, last=4, progress=False)
+    assert source.drawn(0, 2)["rare"] == {}
+    memory(model, 0)
+    assert all(example.ids for example in source.examples(0))
 
 
 def test_a_run_that_finds_everything_itself_needs_no_index():

@@ -31,7 +31,6 @@ from wellread.evaluation.ranking import values_of
 from wellread.evaluation.report import hardware
 from wellread.memory.store import Memory
 from wellread.model import Model, as_system, load_model, save_model
-from wellread.pictures import Pictures
 from wellread.training.candidates import open_finder
 from wellread.training.checkpoint import FILE as CHECKPOINT
 from wellread.training.checkpoint import replace_folder
@@ -188,9 +187,7 @@ def _ask(planner: Planner, planned: Planned, ask: Ask, top_k: int) -> dict[str, 
     dev, recipe = planner.dev(ask)
     data, corpus = recipe.data, Corpus.open(recipe.data.corpus)
     questions = dev_questions(dev, answered=ask.measure.startswith(("em", "answer@")))
-    model = load_model(planned.last, options=dict(ask.options))
-    if data.pictures is not None:
-        model = model.with_pictures(Pictures.open(data.pictures))
+    model = load_model(planned.last, options=dict(ask.options)).with_pictures(data.pictures)
     memory = _memory(planner, model, DEV[ask.questions][1])
     row = {"top_k": top_k, "gold": ask.gold, "options": dict(ask.options), "questions": len(questions)}
     if ask.search:

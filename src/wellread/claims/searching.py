@@ -5,6 +5,7 @@ from __future__ import annotations
 import shutil
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -16,6 +17,7 @@ from wellread.model import Model
 from wellread.pictures import Pictures
 from wellread.retrieval import RETRIEVERS, open_index
 from wellread.retrieval.base import Retriever
+from wellread.retrieval.readable import search_readable
 from wellread.token_encoder import model_encoder
 from wellread.types import Candidates, Probe, Question
 
@@ -63,9 +65,8 @@ def search_all(
                 vectors = model.system.seek(model.inputs(some))
         pairs = zip(some, vectors, strict=True)
         probes = [Probe(words=question.text, vectors=own, picture=question.picture) for question, own in pairs]
-        more = max(len(question.hidden) for question in some)
-        rows = index.search(probes, top_k=top_k + more, where={"source": list(sources)} if sources else None)
-        found += [row.without(question.hidden).top(top_k) for question, row in zip(some, rows, strict=True)]
+        among = partial(index.search, where={"source": list(sources)} if sources else None)
+        found += search_readable(among, some, probes, top_k=top_k, passages=index.about)
     return found
 
 
@@ -93,7 +94,7 @@ def _own(model: Model, places: SearchPlaces) -> Retriever:
 
 def _shared(search: str, places: SearchPlaces, pictures: Pictures | None) -> Retriever:
     folder = places.shared / f"{search}-{places.corpus.fingerprint}"
-    options = {} if pictures is None or search not in LOOKS else {"pictures": str(pictures.path)}
+    options = {} if pictures is None or search not in LOOKS else {"pictures": str(pictures.stored.path)}
     with FileLock(folder.with_name(f".{folder.name}.lock")):
         if not (folder / "index.json").is_file():
             RETRIEVERS[search].build(places.corpus, folder, **options)

@@ -8,6 +8,7 @@ import re
 import sys
 from collections.abc import Iterator
 from contextlib import suppress
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -26,7 +27,7 @@ if TYPE_CHECKING:
 @click.argument("question", required=False)
 @answering_options
 @click.option("--where", multiple=True, metavar="KEY=VALUE", help="Only passages with this metadata.")
-@click.option("--questions", "file", default=None, help="A file of questions (one a line, or jsonl); - for stdin.")
+@click.option("--questions", "file", default=None, help="A file of questions (as of eval, or one a line); - for stdin.")
 @click.option(
     "--flops/--no-flops",
     default=None,
@@ -59,11 +60,12 @@ def command(
     """
     if question is not None and file is not None:
         raise ValueError("both a question and --questions were given; give one of them.")
-    if file not in (None, "-") and not Path(file).is_file():
-        raise ValueError(f"questions {file} does not exist; give a file of questions, or - for standard input.")
     from wellread.config import parse_conditions
+    from wellread.corpus.sources import conditions_of
     from wellread.pictures.sheet import check_sheet, draw_sheet
 
+    if file not in (None, "-") and not Path(conditions_of(file, file)[0]).is_file():
+        raise ValueError(f"questions {file} does not exist; give a file of questions, or - for standard input.")
     if sheet is not None:
         check_sheet(sheet)
         if question is None:
@@ -78,7 +80,7 @@ def command(
     ask = pipeline.ask_measured if counted else lambda item, **rest: pipeline.ask([item], flops=False, **rest)[0]
     for asked in _questions(question, file):
         if image is not None and asked.picture is None:
-            asked = Question(asked.id, asked.text, metadata={"picture": image})
+            asked = replace(asked, metadata={**asked.metadata, "picture": image})
         if told := pipeline.model.frame.left_out([asked.text]):
             say(told)
         answer = ask(asked, **settings)
@@ -99,13 +101,38 @@ def _check_image(pipeline: Pipeline, image: str) -> None:
 
 
 def _questions(question: str | None, file: str | None) -> Iterator[Question]:
+    from wellread.corpus.questions import read_questions
+
     if question is not None:
         yield Question("", question)
-    elif file is not None:
-        with click.open_file(file, encoding="utf8") as lines:
-            yield from (_of_line(line, f"{file}:{number}") for number, line in enumerate(lines, 1) if line.strip())
-    else:
+    elif file is None:
         yield from (Question("", text) for text in _typed())
+    elif file == "-" or _is_plain(Path(file)):
+        yield from (_of_line(line, f"{file}:{number}") for number, line in _lines(file) if line.strip())
+    else:
+        yield from read_questions(file)
+
+
+def _is_plain(file: Path) -> bool:
+    """Whether its lines are questions, as far as its name says."""
+    from wellread.corpus.readers import SUFFIXES, stem_and_suffix
+
+    return file.is_file() and SUFFIXES.get(stem_and_suffix(file)[1], "text") == "text"
+
+
+def _lines(file: str) -> Iterator[tuple[int, str]]:
+    """The lines of a plain file, packed or not, or of standard input, with their numbers."""
+    from wellread.corpus.documents import Problem
+    from wellread.corpus.files import read_lines
+
+    if file == "-":
+        with click.open_file(file, encoding="utf8") as lines:
+            yield from enumerate(lines, 1)
+        return
+    for line in read_lines(Path(file)):
+        if isinstance(line, Problem):
+            raise ValueError(f"{line}.")
+        yield line.number, line.text
 
 
 def _of_line(line: str, place: str) -> Question:

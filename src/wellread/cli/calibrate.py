@@ -50,7 +50,7 @@ def command(out: str | None, plot: str | None, as_json: bool, **choice: Any) -> 
         choice["questions"], split=choice["split"], limit=choice["limit"], has_answer=lambda item: bool(item.answers)
     )
     pipeline = opened(choice)
-    settings = {"top_k": choice["top_k"], "num_beams": choice["beams"]}
+    settings = {"top_k": pipeline.model.read_at_once(choice["top_k"]), "num_beams": choice["beams"]}
     fixed = {"verbatim": True} if choice["verbatim"] else {}
     answers = list(
         pipeline.ask_many(questions, batch_size=choice["batch_size"], progress=True, flops=False, **settings)

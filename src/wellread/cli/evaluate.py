@@ -108,12 +108,13 @@ def command(as_json: bool, keep: str | None, run_out: str | None, **choice: Any)
         say(f"ndcg@10 and mrr@10 are left out; they need: {install_hint('ranking')}")
     if any(question.task == "caption" for question in questions) and not captions_available():
         say(f"bleu and cider are left out; they need: {install_hint('captions')}")
-    found = pipeline.retrieve(questions, top_k=max(choice["top_k"], DEPTH))
+    top_k = pipeline.model.read_at_once(choice["top_k"])
+    found = pipeline.retrieve(questions, top_k=max(top_k, DEPTH))
     if run_out is not None:
         write_run(run_out, questions, found, name=pipeline.model.name)
     report, answers = pipeline.evaluate(
         questions,
-        top_k=choice["top_k"],
+        top_k=top_k,
         num_beams=choice["beams"],
         batch_size=choice["batch_size"],
         timed=choice["timed"],

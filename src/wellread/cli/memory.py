@@ -222,9 +222,7 @@ def _opened(memory: str, corpus: str, model: str, pictures: str | None) -> _Open
     precision = store.manifest.build.precision or "fp32"
     loaded = load_model(model)
     if pictures is not None:
-        from wellread.pictures import Pictures
-
-        loaded = loaded.with_pictures(Pictures.open(pictures))
+        loaded = loaded.with_pictures(pictures)
     encode, fingerprint, _ = loaded.encoder_for_memory(passages.cutting, precision=precision)
     _give_encoder(store, loaded)
     return _Opened(store, passages, encode, fingerprint)

@@ -47,7 +47,12 @@ _OPTIONS = (
     pictures_option,
     click.option("--system", default=None, help="Read the same weights as another system."),
     click.option("--set", "settings", multiple=True, metavar="KEY=VALUE", help="Change an option of the system."),
-    click.option("--top-k", default=20, show_default=True, help="Passages retrieved and read."),
+    click.option(
+        "--top-k",
+        default=None,
+        type=int,
+        help="Passages retrieved and read; default: 20, or those that a model was trained with which reads no more.",
+    ),
     click.option("--precision", default="fp32", show_default=True, help="fp32, or bf16 where the processor knows it."),
     click.option(
         "--verbatim", is_flag=True, help="Answer only in words that stand together in a passage or its title."
@@ -76,7 +81,7 @@ def opened(choice: Mapping[str, Any]) -> Pipeline:
             f"{pipeline.model.name} continues texts and answers no questions; use wellread continue, or wellread eval "
             "with --texts."
         )
-    pipeline.check_top_k(choice["top_k"])
+    pipeline.model.read_at_once(choice["top_k"])
     return pipeline
 
 

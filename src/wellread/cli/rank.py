@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -126,6 +127,7 @@ def _search(
     """What is found for every question, and milliseconds per question."""
     from wellread.retrieval.documents import search_documents
     from wellread.retrieval.given import GivenRetriever
+    from wellread.retrieval.readable import search_readable
     from wellread.types import Probe
 
     if isinstance(index, GivenRetriever):
@@ -135,10 +137,11 @@ def _search(
     probes = [Probe(words=question.text, picture=question.picture) for question in questions]
     index.search(probes[:1], top_k=top_k)  # what is loaded at the first search is on no question's clock
     start = time.perf_counter()
-    more = 0 if documents else max(len(question.hidden) for question in questions)
-    found = search_documents(index, probes, top_k=top_k + more, documents=documents, where=where, progress=True)
-    if more:
-        found = [row.without(question.hidden).top(top_k) for question, row in zip(questions, found)]
+    search = partial(search_documents, index, documents=documents, where=where, progress=True)
+    if documents is None:
+        found = search_readable(search, questions, probes, top_k=top_k, passages=index.about)
+    else:
+        found = search(probes, top_k=top_k)
     return found, 1000 * (time.perf_counter() - start) / len(probes)
 
 

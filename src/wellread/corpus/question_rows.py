@@ -79,7 +79,7 @@ def question_of(row: Row, file: str, task: str | None) -> Question | Problem:
         metadata["votes"] = dict(Counter(item for item in given if item in answers))
     judged = bool(answers) and CLAIM_LABELS.issuperset(answers)
     guessed = "claim" if judged else "slot" if "[SEP]" in text else QUESTION_KEYS.get(key, "qa")
-    metadata = _pictured(metadata, str(record[name]) if name else "", file)
+    metadata = _pictured(metadata, file)
     sets = [] if positive else list(_provenance(output))
     if sets:
         metadata |= {"provenance_sets": sets, "provenance_pages": True}
@@ -104,11 +104,9 @@ def _is_caption(record: Mapping[str, Any]) -> bool:
     return not asked and bool(first_of(record, PICTURE_KEYS) and first_of(record, CAPTION_KEYS))
 
 
-def _pictured(metadata: dict[str, Any], name: str, file: str) -> dict[str, Any]:
-    """The metadata of a question about a picture: a file beside its own by its path, and what gives it away hidden.
-
-    That are entries of a memory under the picture's id (its caption) and under the question's own (its answer).
-    """
+def _pictured(metadata: dict[str, Any], file: str) -> dict[str, Any]:
+    """The metadata of a question about a picture: a file beside its own by its path, and the entries of that picture
+    hidden, by whichever name they have it."""
     key = first_of(metadata, PICTURE_KEYS)
     picture = metadata[key] if key else None
     if not isinstance(picture, str):
@@ -116,7 +114,7 @@ def _pictured(metadata: dict[str, Any], name: str, file: str) -> dict[str, Any]:
     beside = Path(file).parent / picture
     if Path(picture).suffix.lower() in PICTURE_SUFFIXES and beside.is_file():
         metadata = {**metadata, key: str(beside)}
-    hidden = _unique([*metadata.get("hidden", ()), picture, name])
+    hidden = _unique([*metadata.get("hidden", ()), picture, metadata[key]])
     return {**metadata, "hidden": list(hidden)}
 
 

@@ -102,7 +102,7 @@ class Features:
     def __init__(self, folder: Path) -> None:
         import numpy as np
 
-        self.about = _read_about(folder)
+        self.path, self.about = folder, _read_about(folder)
         done, patches, dim = self.about.done, self.about.patches, self.about.dim
         for name, size in _row_bytes(self.about).items():
             file = folder / f"{name}.bin"
@@ -132,10 +132,9 @@ class Features:
         return torch.from_numpy(self._means[rows])
 
 
-def feature_folders(path: Path) -> dict[str, Path]:
-    """Encoder -> the folder of its features, of all that were computed beside these pictures."""
-    found = sorted((path / "features").glob("*/about.json"))
-    return {_read_about(item.parent).encoder: item.parent for item in found}
+def feature_folders(path: Path) -> dict[Path, About]:
+    """The folders of features that were computed beside these pictures, and whose each is."""
+    return {item.parent: _read_about(item.parent) for item in sorted((path / "features").glob("*/about.json"))}
 
 
 def means_of(seen: Tensor) -> Tensor:

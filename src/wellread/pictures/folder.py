@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -15,6 +16,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from wellread.nn.vision import ImageEncoder
+    from wellread.types import Question
 
 __all__ = ["Pictures"]
 
@@ -32,21 +34,26 @@ class Pictures:
         self.path = store.path
 
     @classmethod
-    def open(cls, path: str | Path, *, encoder: str | None = None) -> Pictures:
-        """The pictures of a folder. encoder: whose features, where several were computed.
+    def open(cls, path: str | Path, *, fingerprint: str = "") -> Pictures:
+        """The pictures of a folder, with the features of the image encoder that has this fingerprint.
 
-        ValueError where there are no pictures or no such features.
+        `path` may also be the folder of the features themselves, FOLDER/features/NAME. Where there are those of one
+        encoder alone, they are taken. ValueError where there are no pictures or no features, and where nothing says
+        which.
         """
-        store = PictureStore.open(path)
-        found = feature_folders(store.path)
+        path = Path(path)
+        if (path / "about.json").is_file():
+            return cls(PictureStore.open(path.parent.parent), Features(path))
+        store, found = PictureStore.open(path), feature_folders(path)
         if not found:
             raise ValueError(f"pictures {path} have no features; compute them with wellread pictures {path}.")
-        if encoder is None and len(found) > 1:
-            raise ValueError(f"pictures {path} have features of {', '.join(found)}; say which encoder's.")
-        name = encoder or next(iter(found))
-        if name not in found:
-            raise ValueError(f"pictures {path} have no features of {name!r}; they have those of: {', '.join(found)}.")
-        return cls(store, Features(found[name]))
+        wanted = [folder for folder, about in found.items() if about.fingerprint == fingerprint] or list(found)
+        if len(wanted) > 1:
+            raise ValueError(
+                f"pictures {path} have features of several image encoders; give the folder of one: "
+                f"{' or '.join(map(str, wanted))}."
+            )
+        return cls(store, Features(wanted[0]))
 
     def __len__(self) -> int:
         return len(self.store)
@@ -58,7 +65,7 @@ class Pictures:
         return f"Pictures({str(self.path)!r}, {len(self):,} pictures, {self.fingerprint})"
 
     def __reduce__(self) -> tuple:
-        return _opened, (self.path, self.stored.about.encoder)
+        return Pictures.open, (self.stored.path,)
 
     def ids(self) -> list[str]:
         """All ids, in the order the pictures were added."""
@@ -114,6 +121,15 @@ class Pictures:
             )
         return open_image(name)
 
+    def hiding_copies(self, question: Question) -> Question:
+        """The question, which hides what is in this folder of its own picture under all names, where it hides it."""
+        name = question.picture
+        if name is None or name not in question.hidden or not (name in self.store or Path(name).is_file()):
+            return question
+        data = self.store.bytes(name) if name in self.store else Path(name).read_bytes()
+        hidden = list(dict.fromkeys((*question.hidden, *self.store.copies(data))))
+        return replace(question, metadata={**question.metadata, "hidden": hidden})
+
     def features(self, names: Sequence[str | Image | None]) -> tuple[Tensor, Tensor]:
         """Picture [names, patches, dim] float32 and its mask [names, patches] bool.
 
@@ -153,7 +169,3 @@ class Pictures:
             seen = self.encoder([self.image(names[place]) for place in fresh])
             found.append((fresh, means_of(seen) if means else seen))
         return found
-
-
-def _opened(path: Path, encoder: str) -> Pictures:
-    return Pictures.open(path, encoder=encoder)

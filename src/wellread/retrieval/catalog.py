@@ -98,6 +98,11 @@ class Catalog:
         column = self.table["id"]
         return [column[int(position)].as_py() for position in positions]
 
+    def passage(self, position: int) -> Passage:
+        """The passage at this position, without title and text."""
+        metadata = {key: json.loads(value) for key, value in self.table["metadata"][position].as_py()}
+        return Passage(self.ids([position])[0], "", metadata=metadata, source=str(metadata.pop("source")))
+
     def positions(self, ids: Sequence[str]) -> np.ndarray:
         """[ids] int64: where each id stands, -1 where it is not here."""
         found = pc.index_in(pa.array(ids, pa.string()), value_set=self.table["id"].combine_chunks())

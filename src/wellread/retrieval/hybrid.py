@@ -141,6 +141,9 @@ class HybridRetriever(Retriever):
                 part.delete(again)
         return len(again)
 
+    def about(self, ids: Sequence[str]) -> list[Passage]:
+        return self.parts[0].about(ids)
+
     def digests(self) -> dict[str, bytes]:
         return self.parts[0].digests()
 

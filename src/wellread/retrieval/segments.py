@@ -149,6 +149,14 @@ class SegmentedRetriever(Retriever):
             found |= zip(rows["id"].to_pylist(), rows["digest"].to_pylist())
         return found
 
+    def about(self, ids: Sequence[str]) -> list[Passage]:
+        found: dict[str, Passage] = {}
+        for segment in self.segments:
+            for name, position in zip(ids, self._living_positions(segment, ids)):
+                if position >= 0:
+                    found[name] = segment.catalog.passage(int(position))
+        return [found.get(name) or Passage(name, "") for name in ids]
+
     def compact(self) -> None:
         """Merge everything into one segment and drop what was deleted; results stay the same."""
         with self._changing():

@@ -26,9 +26,9 @@ __all__ = ["VisualEncoder", "VisualOptions", "VisualRetriever"]
 
 @dataclass(frozen=True)
 class VisualOptions(DenseOptions):
-    """pictures: the folder of pictures, with features; without it, that of the corpus. view: what is compared, "grid"
-    (large vectors, for up to some ten thousand pictures) or "mean". The others are those of dense search; encoder and
-    features (their fingerprint) are filled in."""
+    """pictures: the folder of pictures, with features (of several encoders: the folder of one's); without it, that of
+    the corpus. view: what is compared, "grid" (large vectors, for up to some ten thousand pictures) or "mean". The
+    others are those of dense search; encoder and features (their fingerprint) are filled in."""
 
     encoder: str = ""
     pictures: str = ""
@@ -41,22 +41,21 @@ class VisualOptions(DenseOptions):
         require(self.view in VIEWS, f"view={self.view!r} is unknown; use one of: {', '.join(VIEWS)}.")
         folder = str(Path(self.pictures).resolve())
         object.__setattr__(self, "pictures", folder)
-        object.__setattr__(self, "encoder", f"{self.view}:{folder}")
         if not self.features:
             object.__setattr__(self, "features", Pictures.open(folder).fingerprint)
+        object.__setattr__(self, "encoder", f"{self.view}|{self.features}|{folder}")
 
 
 class VisualEncoder:
-    """Vectors of passages and of pictures that are asked about. name: VIEW:FOLDER."""
+    """Vectors of passages and of pictures that are asked about. name: VIEW|FINGERPRINT|FOLDER."""
 
     def __init__(self, name: str) -> None:
         self.name = name
-        self.view, _, folder = name.partition(":")
-        self.folder = folder
+        self.view, self.features, self.folder = name.split("|", 2)
 
     @cached_property
     def pictures(self) -> Pictures:
-        return Pictures.open(self.folder)
+        return Pictures.open(self.folder, fingerprint=self.features)
 
     def passages(self, passages: Sequence[Passage]) -> np.ndarray:
         return self.of([passage.picture for passage in passages])

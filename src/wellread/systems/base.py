@@ -86,6 +86,8 @@ class System(nn.Module, ABC):
     """Whether it is a language model: questions are texts to continue, and it is trained on texts too."""
     per_source: ClassVar[frozenset[str]] = frozenset()
     """The weights that have a row for every one of `sources`."""
+    reads_as_trained: ClassVar[bool] = False
+    """Whether it reads worse where it gets more candidates than it was trained with."""
     retriever: ClassVar[str | None] = None
     """The search, by its name in the table of retrievers, that goes by this system's own probes and keys."""
 
@@ -150,6 +152,11 @@ class System(nn.Module, ABC):
     def reads_pictures(self) -> bool:
         """Whether pictures of questions and passages change anything."""
         return False
+
+    @property
+    def picture_encoder(self) -> str:
+        """The fingerprint of the image encoder it was trained with; "" where it has seen no picture."""
+        return ""
 
     def sees(self, image_encoder: str, *, patches: int, groups: Sequence[int]) -> None:
         """Take note of what makes the features of pictures it is given, by its fingerprint. ValueError where it reads

@@ -68,6 +68,7 @@ class Reveal(FusionSystem):
     )
     Config = RevealConfig
     config: RevealConfig
+    reads_as_trained = True  # p(z|x) is shared out among all that is read
     retriever: ClassVar[str | None] = "reveal"
     per_source: ClassVar[frozenset[str]] = frozenset({"gate.weight", "gate.bias"})
     stores = frozenset({"tokens", "states", "keys"})
@@ -127,6 +128,10 @@ class Reveal(FusionSystem):
     @property
     def reads_pictures(self) -> bool:
         return self.config.picture_dim > 0
+
+    @property
+    def picture_encoder(self) -> str:
+        return self.config.picture_encoder
 
     def sees(self, image_encoder: str, *, patches: int, groups: Sequence[int]) -> None:
         self.config = self.config.with_features(image_encoder, patches=patches, groups=groups)

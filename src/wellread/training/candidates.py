@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 from wellread.bars import progress_bar
 from wellread.retrieval import open_index
 from wellread.retrieval.given import read_run
+from wellread.retrieval.readable import Lookup, readable, search_readable
 from wellread.types import Candidates, Probe, Question
 
 if TYPE_CHECKING:
@@ -29,13 +30,15 @@ class Finder:
     """Finds candidates, or reads back what it found before.
 
     index, candidates: one of them, a folder with a search index or a file of rankings; or neither, where the search of
-    the model that is trained finds all. cache: the folder results are kept in, None to keep none.
+    the model that is trained finds all. cache: the folder results are kept in, None to keep none. passages: looks up
+    those of a file of rankings, which may name what is hidden from a question.
     """
 
     index: Path | None
     candidates: Path | None
     cache: Path | None = None
     progress: bool = True
+    passages: Lookup | None = None
 
     def find(self, questions: Sequence[Question], *, top_k: int, name: str) -> list[Candidates]:
         """The best `top_k` candidates of every question, by its words; `name` is part of the cache's name."""
@@ -43,7 +46,7 @@ class Finder:
         if self.candidates is None and self.index is None:
             return [Candidates((), ()) for _ in questions]
         if self.candidates is not None:
-            return _of_file(self.candidates, questions, top_k)
+            return _of_file(self.candidates, questions, top_k, self.passages)
         kept = None
         if self.cache is not None:
             kept = self.cache / f"candidates-{name}-{self._fingerprint(questions, top_k)}.jsonl"
@@ -60,7 +63,7 @@ class Finder:
         # An index writes this file anew whenever it changes.
         digest.update((self.index / "index.json").read_bytes())
         for question in questions:
-            digest.update(f"{question.id}\0{question.words}\0".encode())
+            digest.update("".join(f"{name}\0" for name in (question.id, question.words, *question.hidden)).encode())
         return digest.hexdigest()[:12]
 
 
@@ -72,24 +75,26 @@ def seek(
     with progress_bar(total=len(questions), desc=f"candidates of {name}", shown=progress) as bar:
         for start in range(0, len(questions), BATCH):
             some = questions[start : start + BATCH]
-            more = max(len(question.hidden) for question in some)
-            rows = index.search(
-                [Probe(words=question.words, picture=question.picture) for question in some], top_k=top_k + more
-            )
-            found += [row.without(question.hidden).top(top_k) for question, row in zip(some, rows, strict=True)]
+            probes = [Probe(words=question.words, picture=question.picture) for question in some]
+            found += search_readable(index.search, some, probes, top_k=top_k, passages=index.about)
             bar.update(len(some))
     return found
 
 
 def open_finder(
-    *, index: Path | None, candidates: Path | None, cache: Path | None = None, progress: bool = True
+    *,
+    index: Path | None,
+    candidates: Path | None,
+    cache: Path | None = None,
+    progress: bool = True,
+    passages: Lookup | None = None,
 ) -> Finder:
     """A Finder over what exists; ValueError where the file or index does not."""
     if candidates is not None and not candidates.is_file():
         raise ValueError(f"data.candidates={str(candidates)!r} does not exist; give a file of candidates.")
     if index is not None and not (index / "index.json").is_file():
         raise ValueError(f"data.index={str(index)!r} holds no search index; make one with `wellread index`.")
-    return Finder(index, candidates, cache, progress)
+    return Finder(index, candidates, cache, progress, passages)
 
 
 def _check_ids(questions: Sequence[Question]) -> None:
@@ -99,7 +104,7 @@ def _check_ids(questions: Sequence[Question]) -> None:
             raise ValueError(f"question id={question.id!r} stands for two questions; give each an id of its own.")
 
 
-def _of_file(path: Path, questions: Sequence[Question], top_k: int) -> list[Candidates]:
+def _of_file(path: Path, questions: Sequence[Question], top_k: int, passages: Lookup | None = None) -> list[Candidates]:
     known, _ = read_run(path)
     missing = [question.id for question in questions if question.id not in known]
     if missing:
@@ -107,7 +112,9 @@ def _of_file(path: Path, questions: Sequence[Question], top_k: int) -> list[Cand
             f"{path} has no row for {len(missing)} of {len(questions)} questions, such as {missing[0]!r}; "
             "a file of candidates needs one for each."
         )
-    return [known[question.id].top(top_k) for question in questions]
+    found = [known[question.id] for question in questions]
+    found = found if passages is None else readable(questions, found, passages)
+    return [each.top(top_k) for each in found]
 
 
 def read_kept(path: Path) -> dict[str, Candidates]:

@@ -20,6 +20,7 @@ from wellread.bars import progress_bar
 from wellread.corpus.store import Corpus
 from wellread.evaluation.metrics import normalise
 from wellread.reading.batching import CandidateRow, batch_candidates
+from wellread.retrieval.readable import Hiding
 from wellread.types import Candidates, Passage, Question, TrainingBatch
 
 if TYPE_CHECKING:
@@ -136,6 +137,7 @@ class PassageTokens:
         self._frame, self._corpus = frame, corpus
         self._row: dict[str, int] = {}
         self.about: dict[str, Passage] = {}
+        self.hiding = Hiding()
         self._tokens, self._starts = np.zeros(0, dtype=np.int32), np.zeros(1, dtype=np.int64)
         self.add(ids, progress=progress)
 
@@ -151,6 +153,7 @@ class PassageTokens:
                     self._row[passage.id] = len(self._row)
                     if passage.metadata or passage.source != "text":  # what systems may need that tell sources apart
                         self.about[passage.id] = replace(passage, text="", title="")
+                        self.hiding.add(self.about[passage.id])
                     lengths.append(len(row))
                 bar.update(len(passages))
         self._tokens = np.concatenate(pieces)
@@ -265,7 +268,7 @@ def collate(
         positive,
         task=[example.question.task for example in examples],
         known=[example.question.positive for example in examples],
-        hidden=[example.question.hidden for example in examples],
+        hidden=[passages.hiding(example.question) for example in examples],
         about=[[passages.entity(name) for name in example.ids] for example in examples],
     )
 

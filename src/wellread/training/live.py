@@ -161,7 +161,7 @@ class LiveSearch:
         model.system.train(training)
         scores = vectors @ self._keys.to(vectors.device).T
         for row, question in enumerate(questions):
-            hidden = [self._row[name] for name in question.hidden if name in self._row]
+            hidden = [self._row[name] for name in self.passages.hiding(question) if name in self._row]
             scores[row, hidden] = -torch.inf
         best = scores.topk(min(top_k, scores.shape[1]))
         found = []

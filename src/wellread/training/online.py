@@ -60,7 +60,8 @@ class _Fetched(NamedTuple):
 class OnlineMemory:
     """Gives `batches` candidates from each of data.refresh on, and what is stored of them.
 
-    last: the number of steps of the run. The first process keeps what all made; the others read it there.
+    last: the number of steps of the run. The first process keeps what all made; the others read it there. ValueError
+    where what the folder keeps was made of other entries.
     """
 
     def __init__(
@@ -80,6 +81,8 @@ class OnlineMemory:
         self.processes, self.precision, self.progress = processes or Processes(), precision, progress
         self.ids = [passage.id for passage in corpus]
         self._row = {name: row for row, name in enumerate(self.ids)}
+        self._made_of = {"entries": len(corpus), "corpus": corpus.fingerprint}
+        self._check_kept()
         batches.passages.add(self.ids, progress=progress)
         about = batches.passages.about
         numbers = [batches.source_of(about[name]) if name in about else 0 for name in self.ids]
@@ -115,7 +118,7 @@ class OnlineMemory:
                 if self.processes.main:
                     write_kept(lists[name], rows, found)
             if self.processes.main:
-                kept.write_text(json.dumps({"entries": len(self.ids)}) + "\n", encoding="utf8")
+                kept.write_text(json.dumps(self._made_of) + "\n", encoding="utf8")
         self.processes.wait()
         self._open(model, step)
         self.batches.renew(step, {name: read_kept(file) for name, file in lists.items()})
@@ -123,6 +126,17 @@ class OnlineMemory:
         for file in self.folder.glob(f"{KEPT}-*.*"):
             if self.processes.main and f"-{step:06d}" not in file.name:
                 file.unlink()
+
+    def _check_kept(self) -> None:
+        """ValueError where the run began with another corpus: its keys and values are another's, row by row."""
+        for file in self.folder.glob(f"{KEPT}-*.json"):
+            said = json.loads(file.read_text(encoding="utf8"))
+            if any(said.get(name, value) != value for name, value in self._made_of.items()):
+                raise ValueError(
+                    f"the run in {self.folder} began with other entries than {self.data.corpus} holds now "
+                    f"({said['entries']} then, {len(self.ids)} now). Put back the corpus it began with, give another "
+                    "--out, or --restart to begin anew."
+                )
 
     def _make(self, model: Model, step: int) -> None:
         """Write keys and values of all entries, each process of its part."""
@@ -195,9 +209,12 @@ class OnlineMemory:
 
         All processes call this with the same questions, and get what all found.
         """
+        if not questions:
+            return []
         rank, count = self.processes.rank, self.processes.count
         model = model.with_pictures(self.batches.pictures)
-        more = max(len(question.hidden) for question in questions)
+        hidden = [self.batches.passages.hiding(question) for question in questions]
+        more = max(map(len, hidden))
         places = range(len(questions))[rank::count]
         found: dict[int, Candidates] = {}
         with progress_bar(total=len(places), desc="candidates", shown=self.progress) as bar:
@@ -206,7 +223,7 @@ class OnlineMemory:
                 scores, rows, _ = self._search(model, [questions[place] for place in some], questions[0], top_k + more)
                 for place, *pair in zip(some, scores.tolist(), rows.tolist()):
                     named = [(self.ids[row], score) for score, row in zip(*pair) if row >= 0]
-                    best = Candidates(*zip(*named)).without(questions[place].hidden)
+                    best = Candidates(*zip(*named)).without(hidden[place])
                     found[place] = best.top(top_k)
                 bar.update(len(some))
         everything = {place: each for part in self.processes.gather(found) for place, each in part.items()}

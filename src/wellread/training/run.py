@@ -7,7 +7,7 @@ import os
 import platform
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from importlib.metadata import PackageNotFoundError, version
 from itertools import chain, islice
@@ -22,7 +22,6 @@ from wellread.corpus.store import Corpus
 from wellread.locking import locked
 from wellread.memory.store import Memory
 from wellread.model import Model
-from wellread.pictures import Pictures
 from wellread.training.candidates import Finder, open_finder
 from wellread.training.checkpoint import drop_checkpoint, has_checkpoint
 from wellread.training.config import DevConfig, Recipe, TaskConfig
@@ -151,10 +150,13 @@ class _Prepared:
                 "answered; leave [dev] out and measure the trained model with `wellread eval`, or give data.index."
             )
         corpus = Corpus.open(data.corpus)
-        finder = open_finder(index=data.index, candidates=data.candidates, cache=folder, progress=progress)
+        finder = open_finder(
+            index=data.index, candidates=data.candidates, cache=folder, progress=progress, passages=corpus.get
+        )
         questions = {name: _questions(task) for name, task in recipe.tasks.items()}
         dev_questions = _questions(recipe.dev) if recipe.dev else []
         self.model = start_model(recipe, lambda: _texts(corpus, questions))
+        self.model = replace(self.model, trained_with=data.stages[-1].top_k)
         freeze(self.model, recipe.training.freeze)
         if data.refresh and self.model.system.retriever is None:
             raise ValueError(
@@ -167,10 +169,11 @@ class _Prepared:
                 "give data.index or data.candidates, or data.refresh."
             )
         self.memory: Memory | None = open_memory(data.memory, self.model) if data.memory else None
-        self.pictures = None
-        if data.pictures:
-            self.pictures = Pictures.open(data.pictures)
-            self.model = self.model.with_pictures(self.pictures)
+        self.model = self.model.with_pictures(data.pictures)
+        if self.model.pictures is not None:
+            hiding = self.model.pictures.hiding_copies
+            questions = {name: list(map(hiding, rows)) for name, rows in questions.items()}
+            dev_questions = list(map(hiding, dev_questions))
         self.model.system.to(pick_device(recipe.training.device, processes))
         self.tasks: list[Task] = [
             prepare_task(name, task, questions[name], data=data, finder=finder, corpus=corpus)
@@ -193,7 +196,7 @@ class _Prepared:
             batch_size=settings.batch_size,
             seed=settings.seed,
             memory=self.memory,
-            pictures=self.pictures,
+            pictures=self.model.pictures,
             source_of=self.model.system.source_of,
         )
         self.live = None

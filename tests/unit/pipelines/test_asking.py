@@ -25,6 +25,13 @@ def test_questions_asked_together_are_answered_as_if_alone(place, name):
         same(answer, ask(pipeline, [question])[0])
 
 
+def test_most_systems_read_more_than_they_were_trained_with(place):
+    model = place.models["fid"]
+    trained = replace(model, trained_with=2)
+    assert [each.read_at_once(None) for each in (model, trained)] == [20, 20]
+    assert trained.read_at_once(3) == 3
+
+
 def test_answers_come_in_the_order_asked(place):
     pipeline = place.pipeline("lumen")
     found = [{item.id for item in answer.passages} for answer in ask(pipeline, WORDS, top_k=1)]

@@ -6,7 +6,7 @@ from dataclasses import replace
 
 import pytest
 import torch
-from pipeline_pieces import QUESTIONS, ask, same
+from pipeline_pieces import PASSAGES, QUESTIONS, ask, same
 
 from wellread.corpus.store import Corpus
 from wellread.memory.store import Memory
@@ -14,7 +14,7 @@ from wellread.model import Model, load_model, save_model
 from wellread.pipeline import Pipeline, memorize_corpus, open_pipeline
 from wellread.reading.frame import FrameConfig
 from wellread.retrieval import default_retriever, open_index
-from wellread.types import Question
+from wellread.types import Passage, Question
 
 
 def test_a_memory_of_other_weights_is_refused_unless_only_its_tokens_are_read(place):
@@ -104,6 +104,20 @@ def test_hidden_passages_are_not_read(place):
     assert without_it.ids[:2] == pipeline.retrieve(["river"], top_k=4)[0].ids[1:3]
     answer = pipeline.ask([closed], top_k=3, candidates=[with_it])[0]
     assert "p4" not in {passage.id for passage in answer.passages}
+
+
+def test_an_entry_made_of_a_question_is_not_read_for_it(place, tmp_path):
+    made_of = {"asked": "Which river?"}
+    faq = Passage("b", "Question: Which river? Answer: the moon.", metadata=made_of, source="questions")
+    corpus = Corpus.write([*PASSAGES, faq], tmp_path / "corpus")
+    memorize_corpus(corpus, place.models["lumen"], tmp_path / "memory", retriever="lexical", progress=False)
+    itself, other, typed = Question("b", "Which river?"), Question("b", "river"), "Which river?"
+    for places in ({"memory": tmp_path / "memory"}, {"corpus": corpus.path, "index": tmp_path / "memory" / "index"}):
+        pipeline = open_pipeline(model=place.models["lumen"], **places)
+        found = pipeline.retrieve([itself, other, typed], top_k=3)
+        assert ["b" in each.ids for each in found] == [False, True, True]
+        answer = pipeline.ask([itself], top_k=3, candidates=[found[2]], flops=False)[0]
+        assert [passage.id for passage in answer.passages] == [name for name in found[2].ids if name != "b"]
 
 
 def test_a_picture_is_nothing_to_a_model_that_reads_none(place):
