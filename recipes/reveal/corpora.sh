@@ -1,7 +1,7 @@
 # The corpora and the folder of pictures of REVEAL's recipes.
 #
 # command:  sh recipes/reveal/corpora.sh
-# before:   WELLREAD_DATA; pip install 'wellread[vision]'
+# before:   WELLREAD_DATA; pip install '.[vision]'
 set -e
 knowledge="$WELLREAD_DATA/images/knowledge.jsonl.gz"
 images="$WELLREAD_DATA/images/images.parquet"
