@@ -6,6 +6,7 @@ import io
 import json
 import pickle
 
+import numpy as np
 import pytest
 import torch
 from PIL import Image
@@ -104,6 +105,21 @@ def test_what_is_no_picture_is_refused(tmp_path):
     broken = png("red", 64)
     with pytest.raises(ValueError, match="is no picture that can be read"):
         open_image(broken[: len(broken) // 2])
+
+
+def test_pictures_are_turned_upright_and_scaled_to_eight_bits():
+    lying = Image.new("RGB", (4, 2), "red")
+    lying.paste("blue", (0, 0, 2, 2))
+    exif = Image.Exif()
+    exif[0x0112] = 6  # to be turned clockwise
+    file = io.BytesIO()
+    lying.save(file, "PNG", exif=exif)
+    upright = open_image(file.getvalue())
+    assert upright.size == (2, 4)
+    assert (upright.getpixel((0, 0)), upright.getpixel((0, 3))) == ((0, 0, 255), (255, 0, 0))
+    file = io.BytesIO()
+    Image.fromarray(np.array([[0, 256 * 100, 65535]], np.uint16)).save(file, "PNG")
+    assert np.asarray(open_image(file.getvalue())).tolist() == [[0, 100, 255]]
 
 
 def test_features_are_those_of_the_net(seen, net):

@@ -156,19 +156,23 @@ class PictureWriter:
 
 
 def open_image(source: bytes | str | Path, *, name: str | None = None) -> Image:
-    """A picture from its bytes or its file, decoded. ValueError where it is none that Pillow reads."""
+    """A picture from its bytes or its file, decoded, upright (EXIF), 8 bits a channel. ValueError where it is none that
+    Pillow reads."""
     try:
         from PIL import Image as images
+        from PIL import ImageOps
     except ImportError:
         raise ValueError(f"pictures need Pillow; install it with: {install_hint('vision')}.") from None
     shown = name or (f"{len(source)} bytes" if isinstance(source, bytes) else str(source))
     try:
         picture = images.open(io.BytesIO(source) if isinstance(source, bytes) else source)
         picture.load()
+        picture = ImageOps.exif_transpose(picture)
     except (OSError, SyntaxError, images.DecompressionBombError) as error:  # SyntaxError: Pillow's word for a bad PNG
         reason = "no known format" if isinstance(error, images.UnidentifiedImageError) else str(error)
         raise ValueError(f"{shown} is no picture that can be read ({reason}); give PNG, JPEG, WebP or GIF.") from error
-    return picture
+    # Pillow clips 16-bit greys to 8 bits instead of scaling them.
+    return picture.point(lambda grey: grey / 256).convert("L") if picture.mode.startswith("I") else picture
 
 
 def _read_index(path: Path) -> tuple[list[str], Any]:
