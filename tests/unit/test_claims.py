@@ -10,7 +10,7 @@ import pytest
 
 from wellread.claims import CLAIMS, find_claims
 from wellread.claims.claim import Claim, Run
-from wellread.claims.rows import NOT_RUN, OTHER, description, read_rows, state, table, write_row
+from wellread.claims.rows import NOT_RUN, OTHER, description, read_rows, state, table, variants_digest, write_row
 from wellread.claims.rules import Cost
 from wellread.claims.run import panels
 from wellread.claims.starts import STARTS, layers_of, with_layers
@@ -167,6 +167,7 @@ def row_of(claim) -> dict:
     return {
         "claim": claim.id,
         "says": claim.says,
+        "variants": variants_digest(claim),
         "verdict": "undecided",
         "rules": [
             {"says": rule.says, "verdict": "undecided", "value": 0.5, "interval": [0.5, 0.5] if each else [None, None]}

@@ -45,8 +45,7 @@ TOPICS: dict[str, list[Row]] = {
             "questions-bad-line",
             "a bad line among the questions",
             "ask --questions bad.jsonl --model model --memory memory",
-            r"bad\.jsonl:1: is not JSON: .*\. Mend it, or give problems=\[\] to collect such rows and go on "
-            r"\(in Python\)\.",
+            r"bad\.jsonl:1: is not JSON: .*\. Mend it, or take it out\.",
             lambda place: place.write("bad.jsonl", '{"question": \n'),
         ),
         Row(
