@@ -87,9 +87,12 @@ def test_a_head_that_was_not_picked_is_told(tiny):
     assert system.search_doubt is None
 
 
-def test_a_settled_head_stays(tiny):
+@pytest.mark.parametrize("temperature", [0.001, 1.0])
+def test_a_settled_head_stays(tiny, temperature):
     """A mixture that fits the target better may win any number of steps; once settled, its gradient is nothing."""
-    system = tiny.system("reatt", "bert")
+    system = tiny.system("reatt", "bert", head_temperature=temperature)
+    system.settle()
+    assert system.search_doubt is not None  # nothing was learnt yet: none is picked
     with torch.no_grad():
         system.head_weights[1] = 1e-6
     system.settle()

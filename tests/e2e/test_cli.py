@@ -198,10 +198,18 @@ def test_many_questions(wellread, reader) -> None:
     assert "-:1: has no 'question'; give plain lines or jsonl with that key." in by_stdin.err
     by_stdin = wellread(f"ask --questions - {ASK}", typed='{"question"')
     assert "-:1: is not JSON: " in by_stdin.err
-    typed = wellread("ask --model model --memory memory", typed=f"{asked[0]}\n\n")
+    typed = wellread("ask --model model --memory memory", typed=f"{asked[0]}\n\n{asked[1]}\n")
     assert typed.code == 0, typed.err
     assert typed.out.startswith(f"Q: {asked[0]}\n")
-    assert typed.out.count("A: ") == 1
+    assert typed.out.count("A: ") == 2
+    (reader / "folder").mkdir()
+    (reader / "folder" / "q.jsonl").write_text((reader / "questions.jsonl").read_text() + '{"foo": 1}\n')
+    (reader / "questions.md").write_text("\n".join(asked))
+    for file, skipped in (("folder", "q.jsonl:"), ("questions.md", "")):
+        again = wellread(f"ask --questions {file} {ASK}")
+        assert [json.loads(line)["answer"] for line in again.out.splitlines()] == [row["answer"] for row in rows]
+        assert ("skipped" in again.err) == bool(skipped)
+        assert skipped in again.err
 
 
 def test_eval(wellread, reader) -> None:

@@ -122,6 +122,21 @@ def test_pictures_are_turned_upright_and_scaled_to_eight_bits():
     assert np.asarray(open_image(file.getvalue())).tolist() == [[0, 100, 255]]
 
 
+@pytest.mark.filterwarnings("ignore:Corrupt EXIF data")  # Pillow's
+@pytest.mark.parametrize("exif", [b"Exif\0\0MM\0*", b"junk", b"Exif\0\0II*\0\x08\0\0\0\x01\0\x12\x01\x02\0\xff"])
+@pytest.mark.parametrize("kind", ["PNG", "JPEG", "WEBP"])
+def test_a_picture_whose_exif_is_damaged_is_taken_as_it_lies(kind, exif):
+    file = io.BytesIO()
+    Image.new("RGB", (4, 2), "red").save(file, kind, exif=exif)
+    assert open_image(file.getvalue()).size == (4, 2)
+
+
+def test_greys_of_the_other_byte_order_are_scaled_too():
+    file = io.BytesIO()
+    Image.fromarray(np.array([[0, 256 * 100, 65535]], ">u2")).save(file, "TIFF")
+    assert np.asarray(open_image(file.getvalue())).tolist() == [[0, 100, 255]]
+
+
 def test_features_are_those_of_the_net(seen, net):
     picture, mask = seen.features(["blue", None, "red"])
     assert picture.shape == (3, seen.patches, seen.dim) == (3, 4, 8)

@@ -21,6 +21,7 @@ ASKED = [
     Question("q", "mill river"),
     Question("", "mill river"),
 ]
+BY_NAME = Question("z", "river mill", metadata={"hidden": ["mill.png"]})  # asks about no picture, and hides one
 
 
 def looked_up(ids):
@@ -35,6 +36,14 @@ def test_what_is_hidden():
     picture, own, typed = map(hidden, ASKED)
     assert picture == {*(f"p{n}" for n in range(30) if n != 4), "q"}
     assert (own, typed) == ({"q"}, set())
+
+
+def test_a_hidden_picture_need_not_be_that_of_the_question():
+    hiding = Hiding()
+    for passage in PASSAGES:
+        hiding.add(passage)
+    found = readable([BY_NAME], [Candidates(tuple(BY_ID), (0.0,) * len(BY_ID))], looked_up)[0]
+    assert set(BY_ID) - set(found.ids) == hidden(BY_NAME) == set(hiding(BY_NAME)) & set(BY_ID) != set()
 
 
 def test_found_passages_are_left_out_in_their_order():

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from wellread.cli.asked import readable_questions
 from wellread.cli.opening import answering_options, opened
 from wellread.cli.output import emit, json_option, say
 from wellread.types import Question
@@ -64,7 +65,7 @@ def command(
     from wellread.corpus.sources import conditions_of
     from wellread.pictures.sheet import check_sheet, draw_sheet
 
-    if file not in (None, "-") and not Path(conditions_of(file, file)[0]).is_file():
+    if file not in (None, "-") and not Path(conditions_of(file, file)[0]).exists():
         raise ValueError(f"questions {file} does not exist; give a file of questions, or - for standard input.")
     if sheet is not None:
         check_sheet(sheet)
@@ -101,8 +102,6 @@ def _check_image(pipeline: Pipeline, image: str) -> None:
 
 
 def _questions(question: str | None, file: str | None) -> Iterator[Question]:
-    from wellread.corpus.questions import read_questions
-
     if question is not None:
         yield Question("", question)
     elif file is None:
@@ -110,14 +109,14 @@ def _questions(question: str | None, file: str | None) -> Iterator[Question]:
     elif file == "-" or _is_plain(Path(file)):
         yield from (_of_line(line, f"{file}:{number}") for number, line in _lines(file) if line.strip())
     else:
-        yield from read_questions(file)
+        yield from readable_questions(file, split=None)[0]
 
 
 def _is_plain(file: Path) -> bool:
     """Whether its lines are questions, as far as its name says."""
     from wellread.corpus.readers import SUFFIXES, stem_and_suffix
 
-    return file.is_file() and SUFFIXES.get(stem_and_suffix(file)[1], "text") == "text"
+    return file.is_file() and SUFFIXES.get(stem_and_suffix(file)[1], "text") in ("text", "markdown")
 
 
 def _lines(file: str) -> Iterator[tuple[int, str]]:
@@ -149,7 +148,7 @@ def _of_line(line: str, place: str) -> Question:
 
 
 def _typed() -> Iterator[str]:
-    """Questions from the keyboard, or lines of a pipe, until an empty line or the end."""
+    """Questions from the keyboard until an empty line, or all lines of a pipe that are not empty."""
     keyboard = sys.stdin.isatty()
     if keyboard:
         say("Type a question and press return; an empty line or ctrl-D ends.")
@@ -161,7 +160,9 @@ def _typed() -> Iterator[str]:
                 say("")  # the shell's own prompt starts on a new line
             return
         if not text.strip():
-            return
+            if keyboard:
+                return
+            continue
         yield text.strip()
 
 

@@ -7,7 +7,9 @@ index.arrow  id, start and length of each, in the order they were added; replace
 from __future__ import annotations
 
 import io
+import logging
 import os
+import struct
 from collections.abc import Iterator
 from pathlib import Path
 from types import TracebackType
@@ -21,6 +23,7 @@ if TYPE_CHECKING:
 __all__ = ["PictureStore", "PictureWriter", "open_image"]
 
 COMMIT_EVERY = 4096  # pictures between two commits
+_LOG = logging.getLogger(__name__)
 
 
 class PictureStore:
@@ -158,6 +161,8 @@ class PictureWriter:
 def open_image(source: bytes | str | Path, *, name: str | None = None) -> Image:
     """A picture from its bytes or its file, decoded, upright (EXIF), 8 bits a channel. ValueError where it is none that
     Pillow reads."""
+    import numpy as np
+
     try:
         from PIL import Image as images
         from PIL import ImageOps
@@ -167,12 +172,16 @@ def open_image(source: bytes | str | Path, *, name: str | None = None) -> Image:
     try:
         picture = images.open(io.BytesIO(source) if isinstance(source, bytes) else source)
         picture.load()
-        picture = ImageOps.exif_transpose(picture)
     except (OSError, SyntaxError, images.DecompressionBombError) as error:  # SyntaxError: Pillow's word for a bad PNG
         reason = "no known format" if isinstance(error, images.UnidentifiedImageError) else str(error)
         raise ValueError(f"{shown} is no picture that can be read ({reason}); give PNG, JPEG, WebP or GIF.") from error
-    # Pillow clips 16-bit greys to 8 bits instead of scaling them.
-    return picture.point(lambda grey: grey / 256).convert("L") if picture.mode.startswith("I") else picture
+    try:
+        picture = ImageOps.exif_transpose(picture)
+    except (OSError, SyntaxError, TypeError, ValueError, struct.error) as error:  # Pillow's words for damaged EXIF
+        _LOG.debug("%s is taken as it lies: its EXIF cannot be read (%s)", shown, error)
+    if picture.mode.startswith("I"):  # Pillow would clip 16-bit greys instead of scaling them
+        return images.fromarray((np.asarray(picture, np.float32) / 256).clip(0, 255).astype(np.uint8))
+    return picture
 
 
 def _read_index(path: Path) -> tuple[list[str], Any]:

@@ -26,8 +26,8 @@ def readable(questions: Sequence[Question], found: Sequence[Candidates], passage
 
 
 def _doubtful(question: Question, found: Candidates) -> Sequence[str]:
-    """The candidates that have to be looked at: any may have the question's picture, few may be made of it."""
-    if question.picture in question.hidden:
+    """The candidates that have to be looked at: any may have a hidden picture, few may be made of the question."""
+    if question.hidden:
         return found.ids
     return [name for name in found.ids if question.id and name.startswith(question.id)]
 

@@ -62,6 +62,8 @@ SMALLEST_WEIGHT = 1e-6
 SEARCHING = ("attention_norm.", "attention.query.", "attention.key.")
 # With less of the weights the head that searches is not the one that was trained.
 CLEAR_SHARE = 0.9
+# So far above the others, in temperatures, is a head that was picked: their share is 0 in float32.
+CLEAR_GAP = 120
 # Passages whose scores are worked out at a time: a step's memory grows with these, not with all its passages.
 BLOCK = 64
 
@@ -146,8 +148,11 @@ class ReAtt(LiveSystem):
 
     @torch.no_grad()
     def settle(self) -> None:
-        """Pick the head of the largest weight for good: the others get no share that training could give back."""
-        self.head_weights.copy_(functional.one_hot(torch.tensor(self.head), len(self.head_weights)))
+        """Pick the head of the largest weight for good: the others get no share that training could give back. Before
+        anything was learnt there is nothing to pick."""
+        if self.head_weights.max() > self.head_weights.min():
+            gap = max(1.0, CLEAR_GAP * self.config.head_temperature)
+            self.head_weights.copy_(gap * functional.one_hot(torch.tensor(self.head), len(self.head_weights)))
 
     def facts(self) -> dict[str, float]:
         """The head that retrieves, and its share of the scores that are trained."""

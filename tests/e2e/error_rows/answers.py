@@ -45,7 +45,8 @@ TOPICS: dict[str, list[Row]] = {
             "questions-bad-line",
             "a bad line among the questions",
             "ask --questions bad.jsonl --model model --memory memory",
-            r"bad\.jsonl:1: is not JSON: .*\. Mend it, or take it out\.",
+            r"no question came out of bad\.jsonl; rows need one of the fields question, .*; the first problem: "
+            r"bad\.jsonl:1: is not JSON: .*\.",
             lambda place: place.write("bad.jsonl", '{"question": \n'),
         ),
         Row(
