@@ -241,7 +241,8 @@ def _page(parts: Mapping[str, Mapping[str, Any]]) -> str:
         "# REVEAL on questions about pictures, pages, facts and words",
         "",
         "Made by benchmarks/reveal.py. VQA accuracy: the answer is an accepted one; per cent and 95 % intervals. "
-        "others: what recipes/reveal/choose.py keeps apart, asked of the memory of all sources.",
+        f"The best {TOP_K} entries are read (--top-k {TOP_K}), in bf16. others: what "
+        "recipes/reveal/choose.py keeps apart, asked of the memory of all sources.",
         "",
     ]
     for part in parts.values():

@@ -261,6 +261,22 @@ def test_texts_are_found_by_their_words_and_pictures_as_before(tiny, family):
 
 
 @torch.no_grad()
+@pytest.mark.parametrize("family", ["t5", "bert"])
+def test_an_entry_gave_as_much_as_its_states_were_multiplied_by(tiny, family):
+    """With p(z | x) of one entry near 1 all of the answer is its, whatever attention the others draw."""
+    system = made(tiny, family, temperature=1e-5)
+    inputs, found = seen(tiny, batch=3)
+    reading = system.read(inputs, found)
+    shares = system.shares(reading, system.generate(inputs, found, max_tokens=4, reading=reading), found)
+    assert reading.extras["chance"].max(1).values.min() > 0.99
+    torch.testing.assert_close(shares, reading.extras["chance"], rtol=0, atol=0.05)
+    plain = made(tiny, family, temperature=1e-5, fusion="plain")
+    reading = plain.read(inputs, found)
+    written = plain.generate(inputs, found, max_tokens=4, reading=reading)
+    assert plain.shares(reading, written, found).max() < 0.9  # nothing is multiplied: all draw, and give
+
+
+@torch.no_grad()
 def test_words_decide_the_memory_and_only_their_weights_are_stored(tiny):
     system = made(tiny, words=True)
     before = fingerprint(system.memory_weights())

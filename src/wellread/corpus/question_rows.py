@@ -20,7 +20,7 @@ from itertools import chain
 from pathlib import Path
 from typing import Any
 
-from wellread.corpus.captions import CAPTION_KEYS
+from wellread.corpus.captions import CAPTION_KEYS, FILE_KEYS
 from wellread.corpus.documents import TEXT_KEYS, Problem, Row, first_of
 from wellread.corpus.files import clean
 from wellread.types import Question
@@ -55,7 +55,8 @@ def question_of(row: Row, file: str, task: str | None) -> Question | Problem:
     if not isinstance(record, Mapping):
         return Problem(file, row.line, "is not an object with named fields")
     if _is_caption(record):
-        record = {"question": DESCRIBE, "task": "caption", "answers": record[first_of(record, CAPTION_KEYS)], **record}
+        picture, answer = (record[first_of(record, keys)] for keys in (FILE_KEYS, CAPTION_KEYS))
+        record = {"question": DESCRIBE, "task": "caption", "answers": answer, "picture": picture, **record}
     key = first_of(record, tuple(QUESTION_KEYS))
     if key is None and "_id" in record:
         key = first_of(record, ("text",))  # BEIR
@@ -101,7 +102,7 @@ def _of_annotators(output: Any) -> bool:
 def _is_caption(record: Mapping[str, Any]) -> bool:
     """Whether a row is a picture with its caption: to be described, not asked about."""
     asked = first_of(record, (*QUESTION_KEYS, *TEXT_KEYS))
-    return not asked and bool(first_of(record, PICTURE_KEYS) and first_of(record, CAPTION_KEYS))
+    return not asked and bool(first_of(record, FILE_KEYS) and first_of(record, CAPTION_KEYS))
 
 
 def _pictured(metadata: dict[str, Any], file: str) -> dict[str, Any]:

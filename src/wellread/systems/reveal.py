@@ -47,6 +47,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from wellread.nn.encoder_decoder import EncoderDecoder
+    from wellread.reading.decoding import Generated
 
 __all__ = ["Reveal", "RevealConfig"]
 
@@ -142,13 +143,13 @@ class Reveal(FusionSystem):
 
     def source_of(self, passage: Passage) -> int:
         """ValueError for a source the gate does not know."""
-        known = self.sources
-        if passage.source not in known:
+        if passage.source not in self.sources:
+            known = ", ".join(self.sources)
             raise ValueError(
-                f"passage {passage.id!r} has source {passage.source!r}, the model's gate knows {', '.join(known)}; "
-                "train a model whose system.sources names all sources of the memory."
+                f"passage {passage.id!r} has source {passage.source!r}, the model's gate knows {known}; "
+                "name it so (--source NAME=...), or train a model whose system.sources names all of the memory's."
             )
-        return known.index(passage.source)
+        return self.sources.index(passage.source)
 
     def _question(self, inputs: Inputs) -> Seen:
         return self._see(inputs.tokens, inputs.mask, inputs.picture, inputs.picture_mask, segment=1)
@@ -174,10 +175,8 @@ class Reveal(FusionSystem):
     # -- read ----------------------------------------------------------------------------------------------
 
     def read(self, inputs: Inputs, candidates: CandidateBatch) -> Reading:
-        """Question and values fused, and the text of the best entries: [batch, tokens, dim].
-
-        [batch, passages]: scores, gated relevance over temperature; extras: chance, p(z | x), and gate, of the source.
-        """
+        """[batch, tokens, dim]: question, values and text of the best entries, fused. [batch, passages]: scores, gated
+        relevance over temperature; extras: chance, p(z | x), and gate, of the source."""
         question = self._question(inputs)
         probes, gates = self._probes(question)
         reading = self._fuse(candidates, question, probes, self._entries(candidates, probes))
@@ -196,9 +195,8 @@ class Reveal(FusionSystem):
             scores = scores.masked_fill(positive, torch.finfo(torch.float32).max)
         order = keep_best(scores, candidates.exists, candidates.num_passages)
         best = order[:, : self.config.reencoded]
-        rows = torch.arange(len(best), device=best.device)[:, None]
         if not stored:
-            return replace(made, best=best, text=made.text[rows, best])
+            return replace(made, best=best, text=made.text.take_along_dim(best[..., None, None], 1))
         values = candidates.states.to(self.gate.weight.dtype)
         real = values.ne(0).any(-1)  # a memory's values are padded with zeros
         tokens = replace(candidates, states=None, keys=None)
@@ -248,6 +246,12 @@ class Reveal(FusionSystem):
             kept=every,
             extras={"chance": chance},
         )
+
+    def shares(self, reading: Reading, written: Generated, candidates: CandidateBatch) -> Tensor:
+        """What a state draws of the attention, times what it was multiplied by: next to nothing gives nothing."""
+        given = super().shares(reading, written, candidates)
+        given = given * reading.extras["chance"] if self.config.fusion == "attentive" else given
+        return given / given.sum(-1, keepdim=True).clamp_min(1e-9)
 
     # -- learn ---------------------------------------------------------------------------------------------
 
