@@ -234,11 +234,10 @@ class Answer:
         """The passage that stands for the answer; its `span` is the answer's place in it, None where it has none.
 
         Of the passages read to the end, in the order cited: the first whose text contains the answer, else the
-        one with the largest share. None where nothing was found, where all passages together have less than half of the
-        answer (the weights gave it: REALM's null passage), and where it is marks without a letter or digit.
+        one with the largest share. None where nothing was found, and where all passages together have less than half
+        of the answer: the weights gave it (REALM's null passage).
         """
-        marks = bool(self.text) and not any(map(str.isalnum, self.text))
-        if marks or sum(passage.share for passage in self.passages) < 0.5:
+        if sum(passage.share for passage in self.passages) < 0.5:
             return None
         kept = [passage for passage in self.passages if passage.kept]
         containing = (passage for passage in kept if passage.span is not None)

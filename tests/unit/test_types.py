@@ -106,8 +106,6 @@ def test_an_answer_is_supported_by_a_passage_that_holds_it():
     assert Answer("moon", (holding, replace(holding, id="second"), most)).support is holding  # the first cited
     assert Answer("moon", (dropped,)).support is None
     assert Answer("").support is None
-    assert Answer("::: -", (most, holding)).support is None
-    assert Answer("", (most,), abstained=True, withheld="moon").support is most
 
 
 def test_no_passage_stands_for_an_answer_that_the_weights_gave():
