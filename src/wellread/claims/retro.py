@@ -59,9 +59,9 @@ NOTHING = TextAsk(k=0)
 NOTE = (
     "A decoder of four layers of 192 that was trained on a million tokens, then stayed as it was while what reads "
     "neighbours was trained on 250 thousand. It also copies words from the neighbours (copy_neighbours), which the "
-    "paper's model does not: the variant that never copies is the paper's, trained as long at a rate that suits "
-    "it. The paper trains both at once, at its smallest 150 million weights on 420 billion tokens. Keys are MiniLM's "
-    "word states weighted by rarity. "
+    "paper's model does not: what never copies in retro-database-size is the paper's, trained as long at a rate that "
+    "suits it. The paper trains both at once, at its smallest 150 million weights on 420 billion tokens. Keys are "
+    "MiniLM's word states weighted by rarity. "
 )
 READ_ONLY = {"use_copy_head": False}
 
